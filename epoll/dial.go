@@ -1,0 +1,62 @@
+package epoll
+
+import (
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dial starts to connect to addr, from local if that is not nil, and returns
+// at once. When the connection stands the handler is told Opened with tag;
+// when it fails, or timeout (0: none) passes, only Closed for the slot that
+// Dial returned. An error means that the attempt could not be started.
+func (l *Loop) Dial(addr, local *net.TCPAddr, tag uint32, timeout time.Duration) (Slot, error) {
+	domain, sa := sockaddr(addr)
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		unix.Close(fd)
+		return 0, os.NewSyscallError("setsockopt TCP_NODELAY", err)
+	}
+	if local != nil {
+		// With a port of 0 the kernel chooses one at connect, when it knows
+		// the other end: a port can then serve one connection per target.
+		_, lsa := sockaddr(local)
+		err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		if err == nil {
+			err = unix.Bind(fd, lsa)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return 0, os.NewSyscallError("bind", err)
+		}
+	}
+	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+		unix.Close(fd)
+		return 0, os.NewSyscallError("connect", err)
+	}
+	c, s, e := l.add(int32(fd), flagConnecting)
+	if e != none {
+		unix.Close(fd)
+		return 0, os.NewSyscallError("epoll_ctl", e)
+	}
+	s.tag = tag
+	l.setDeadline(c, s, timeout)
+	return c, nil
+}
+
+// connected finds out how the connect of c ended.
+func (l *Loop) connected(c Slot, s *slot) {
+	if e := socketError(s.fd); e != none {
+		l.end(c, s, causeOf(e), e)
+		return
+	}
+	s.flags &^= flagConnecting
+	s.deadline = 0
+	l.rewatch(c, s)
+	l.opened(c, s.tag)
+}

@@ -1,0 +1,52 @@
+package epoll
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Post runs f on the loop's goroutine, after functions that were posted before
+// it. Any goroutine may call it. It reports false, and never runs f, when the
+// loop has ended. However many functions wait, the loop is woken once.
+func (l *Loop) Post(f func()) bool {
+	l.mu.Lock()
+	if l.dead {
+		l.mu.Unlock()
+		return false
+	}
+	l.posted = append(l.posted, f)
+	wake := !l.woken.Swap(true)
+	if wake {
+		// Within the lock: exit closes the descriptor after taking it.
+		one := uint64(1)
+		unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+	}
+	l.mu.Unlock()
+	return true
+}
+
+// runPosted runs what has been posted so far. What those functions post runs
+// in the next batch, after the connections had their turn.
+func (l *Loop) runPosted() {
+	l.mu.Lock()
+	fs := l.posted
+	l.posted = l.spare
+	l.woken.Store(false)
+	l.mu.Unlock()
+	for i, f := range fs {
+		f()
+		fs[i] = nil
+	}
+	l.flush()
+	if cap(fs) > 1024 {
+		fs = nil
+	}
+	l.spare = fs[:0]
+}
+
+// clearWake empties the eventfd.
+func (l *Loop) clearWake() {
+	var n [8]byte
+	sysRead(l.wakefd, n[:])
+}

@@ -1,0 +1,52 @@
+package epoll
+
+// Slot is the place of a connection in its loop's tables, from Opened to
+// Closed; afterwards the loop gives it to another connection. Slot 0 is never
+// used. Only code on the loop's goroutine may use a Slot; others keep an ID.
+type Slot uint32
+
+// ID names one connection of a loop for good: the generation of the slot in
+// the upper 32 bits, the slot in the lower. An ID of a connection that is gone
+// never names another one. It is also the 64 bits that the kernel gives back
+// with each event, so that an event which was queued for a closed connection
+// is recognised when its slot was reused within the same batch.
+type ID uint64
+
+func (id ID) slot() Slot  { return Slot(id) }
+func (id ID) gen() uint32 { return uint32(id >> 32) }
+
+// slot is all that a loop keeps of a connection. It holds no pointers: the
+// garbage collector never looks at it, and an idle connection is this and the
+// handler's own state, nothing else.
+type slot struct {
+	gen   uint32 // generation; counts up when the slot is freed
+	fd    int32  // descriptor; -1 when the slot is free
+	flags uint8
+	cause Cause  // why a finishing connection finishes
+	watch uint16 // epoll events that the kernel was last told to watch
+
+	carry handle // bytes that arrived and that the handler left for later
+	pend  handle // bytes to be sent that the socket did not take
+	tag   uint32 // of Dial, until connected
+
+	// The timer wheel: the connection is linked into the bucket of tick
+	// filed (0: not linked), which is never later than deadline or stall.
+	filed      uint32
+	next, prev Slot
+	deadline   uint32 // tick at which the handler's Expired is due; 0: never
+	stall      uint32 // tick at which a write that makes no progress is given up; 0: no write waits
+}
+
+// What a slot is doing, beside being open.
+const (
+	flagConnecting uint8 = 1 << iota // a dialed socket whose connect is under way
+	flagPaused                       // the handler asked for no more data
+	flagCongested                    // so much waits to be sent that reading stopped
+	flagFinishing                    // Finish was called: no more data to the handler
+	flagLinger                       // after the last byte, wait for the peer's FIN
+	flagShut                         // FIN was sent
+	flagEOF                          // FIN was received
+	flagResumed                      // in the list of connections whose carry is due again
+)
+
+func (s *slot) is(f uint8) bool { return s.flags&f != 0 }

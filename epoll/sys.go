@@ -1,0 +1,101 @@
+package epoll
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The system calls of a loop. Those that cannot block (every descriptor here
+// is O_NONBLOCK) go through RawSyscall: an ordinary Syscall tells the Go
+// scheduler that the thread may be gone for long, and with few processors the
+// scheduler then takes the processor away during each of them, which costs
+// over 40 % per small message. The price is that a garbage collection that
+// wants to stop the world waits for the call to return, a few microseconds.
+// Only the waiting form of epoll_wait is an ordinary system call.
+
+// none is returned in place of an error number when a call succeeded.
+const none = unix.Errno(0)
+
+// rw does a read or a write of p and retries it when a signal interrupted it.
+func rw(trap uintptr, fd int32, p []byte) (int, unix.Errno) {
+	if len(p) == 0 {
+		return 0, none
+	}
+	for {
+		n, _, e := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if e != unix.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func sysRead(fd int32, p []byte) (int, unix.Errno)  { return rw(unix.SYS_READ, fd, p) }
+func sysWrite(fd int32, p []byte) (int, unix.Errno) { return rw(unix.SYS_WRITE, fd, p) }
+
+// sysWritev writes a and then b, neither of them empty, in one call. iov is
+// the caller's room for the two descriptors of memory, so that nothing escapes.
+func sysWritev(fd int32, iov *[2]unix.Iovec, a, b []byte) (int, unix.Errno) {
+	iov[0].Base = unsafe.SliceData(a)
+	iov[0].SetLen(len(a))
+	iov[1].Base = unsafe.SliceData(b)
+	iov[1].SetLen(len(b))
+	for {
+		n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
+		if e != unix.EINTR {
+			iov[0].Base, iov[1].Base = nil, nil
+			return int(n), e
+		}
+	}
+}
+
+// sysAccept takes one connection out of a listener's queue, non-blocking and
+// closed on exec. TCP_NODELAY is inherited from the listener.
+func sysAccept(fd int32) (int32, unix.Errno) {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if e != unix.EINTR {
+			return int32(n), e
+		}
+	}
+}
+
+// sysCtl changes what epfd watches of fd; key comes back in each event.
+func sysCtl(epfd, op int, fd int32, events uint32, key uint64) unix.Errno {
+	var ev unix.EpollEvent
+	ev.Events = events
+	*keyOf(&ev) = key
+	_, _, e := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+	return e
+}
+
+// keyOf is the 64 bits of user data in an event. x/sys splits them into Fd and
+// Pad, which are adjacent; on amd64 the kernel packs the struct, so the two
+// words are four bytes aligned, which amd64 reads as one all the same.
+func keyOf(ev *unix.EpollEvent) *uint64 { return (*uint64)(unsafe.Pointer(&ev.Fd)) }
+
+// sysPoll is epoll_wait that does not wait.
+func sysPoll(epfd int, evs []unix.EpollEvent) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(evs))), uintptr(len(evs)), 0, 0, 0)
+	return int(n), e
+}
+
+// sysWait is epoll_wait that waits for up to ms milliseconds, -1 for ever. The
+// Go scheduler may use the processor for other goroutines meanwhile.
+func sysWait(epfd int, evs []unix.EpollEvent, ms int) (int, unix.Errno) {
+	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(evs))), uintptr(len(evs)), uintptr(ms), 0, 0)
+	return int(n), e
+}
+
+func sysClose(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// sysShutdown sends FIN: we shall write no more.
+func sysShutdown(fd int32) { unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0) }
+
+// start is the origin of every loop's clock, so that ticks of different loops
+// compare.
+var start = time.Now()
+
+// sysNow is the monotonic time since the program started, in nanoseconds.
+func sysNow() int64 { return int64(time.Since(start)) }

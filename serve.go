@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"wspoll/epoll"
+	"wspoll/handshake"
+	"wspoll/server"
+
+	"github.com/spf13/cobra"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	listen         []string
+	loops          int
+	maxHead        byteSize
+	maxMessage     byteSize
+	maxPending     byteSize
+	maxConnections int
+	memoryBudget   byteSize
+	handshake      time.Duration
+	idle           time.Duration
+	close          time.Duration
+	write          time.Duration
+	drain          time.Duration
+	subprotocols   []string
+	origins        []string
+	logLevel       string
+	logFormat      string
+	pidfile        string
+	bareEcho       bool
+}
+
+func serveCommand() *cobra.Command {
+	o := serveOptions{maxHead: 8 << 10, maxMessage: 16 << 20, maxPending: 1 << 20, memoryBudget: 1 << 30}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve WebSocket connections (what plain wspoll does)",
+		Args:  unknownCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.OutOrStdout(), cmd.ErrOrStderr(), &o) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringSliceVar(&o.listen, "listen", []string{"127.0.0.1:8002"}, "address to listen on; repeatable; port 0 takes a free one and prints it")
+	f.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "event loops, each with a thread (default: one per CPU)")
+	f.Var(&o.maxHead, "max-head", "longest request head; above it: 431")
+	f.Var(&o.maxMessage, "max-message", "longest message over all its fragments, 0 for no limit; above it: close 1009")
+	f.Var(&o.maxPending, "max-pending", "most bytes that may wait for one slow reader; above it the connection is closed")
+	f.IntVar(&o.maxConnections, "max-connections", 0, "most connections; above it: 503 (default: what the open-files limit allows)")
+	f.Var(&o.memoryBudget, "memory-budget", "most bytes in the buffers of all connections together, 0 for no limit")
+	f.DurationVar(&o.handshake, "handshake-timeout", 5*time.Second, "the request must be complete by then")
+	f.DurationVar(&o.idle, "idle-timeout", 2*time.Minute, "silence after which a connection is closed with 1001; at half of it a ping is sent; 0 for never")
+	f.DurationVar(&o.close, "close-timeout", 5*time.Second, "wait for the peer's Close, and for its FIN")
+	f.DurationVar(&o.write, "write-timeout", 10*time.Second, "a peer that takes none of the bytes that wait for it for so long is cut off")
+	f.DurationVar(&o.drain, "drain", 10*time.Second, "on SIGTERM or SIGINT, wait so long for the connections to close")
+	f.StringSliceVar(&o.subprotocols, "subprotocol", nil, "subprotocol that the server speaks; repeatable")
+	f.StringSliceVar(&o.origins, "origin", nil, `allowed origin like https://example.com or https://*.example.com, "*" for any; repeatable (default: the host that the request names; clients that send no Origin always pass)`)
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
+	return cmd
+}
+
+// check refuses values that make no sense, before anything is done.
+func (o *serveOptions) check() error {
+	switch {
+	case o.loops < 1 || o.loops > 1024:
+		return fmt.Errorf("--loops %d: must be from 1 to 1024", o.loops)
+	case o.maxHead < 128 || o.maxHead > 64<<10:
+		return fmt.Errorf("--max-head %s: must be from 128B to 64KiB", &o.maxHead)
+	case o.maxPending < 4<<10 || o.maxPending > 1<<30:
+		return fmt.Errorf("--max-pending %s: must be from 4KiB to 1GiB", &o.maxPending)
+	case o.maxConnections < 0:
+		return fmt.Errorf("--max-connections %d: must not be negative", o.maxConnections)
+	case len(o.subprotocols) > 250:
+		return fmt.Errorf("--subprotocol: %d are too many; 250 at the most", len(o.subprotocols))
+	case o.logFormat != "text" && o.logFormat != "json":
+		return fmt.Errorf("--log-format %q: must be text or json", o.logFormat)
+	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+		least time.Duration
+	}{
+		{"handshake-timeout", o.handshake, epoll.Tick}, {"idle-timeout", o.idle, 0}, {"close-timeout", o.close, epoll.Tick},
+		{"write-timeout", o.write, epoll.Tick}, {"drain", o.drain, 0},
+	} {
+		if d.value < d.least || d.value > 365*24*time.Hour {
+			return fmt.Errorf("--%s %s: must be from %s to a year", d.flag, d.value, d.least)
+		}
+	}
+	for _, a := range o.listen {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("--listen %q: must be host:port, like 127.0.0.1:8002 or [::1]:0", a)
+		}
+	}
+	if err := o.options().Validate(); err != nil {
+		return fmt.Errorf("--subprotocol or --origin: %w", err)
+	}
+	return nil
+}
+
+func (o *serveOptions) options() *handshake.Options {
+	return &handshake.Options{Protocols: o.subprotocols, Origins: o.origins}
+}
+
+func (o *serveOptions) logger(stderr io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
+	}
+	h := &slog.HandlerOptions{Level: level}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(stderr, h)), nil
+	}
+	return slog.New(slog.NewTextHandler(stderr, h)), nil
+}
+
+// sparedFiles is how many descriptors are kept for everything but connections.
+const sparedFiles = 64
+
+func serve(stdout, stderr io.Writer, o *serveOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	log, err := o.logger(stderr)
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 2)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+
+	files, err := raiseFileLimit()
+	if err != nil {
+		return failed(err)
+	}
+	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
+	if o.bareEcho {
+		return failed(serveBare(stdout, o, stop))
+	}
+	maxConnections := o.maxConnections
+	if maxConnections == 0 {
+		maxConnections = room
+	} else if maxConnections > room {
+		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
+			"max_connections", maxConnections, "possible", room)
+	}
+	srv, err := server.New(server.Config{
+		Loops:            o.loops,
+		MaxHead:          int(o.maxHead),
+		MaxMessage:       orUnlimited(int64(o.maxMessage)),
+		MaxPending:       int(o.maxPending),
+		MaxConnections:   min(maxConnections, room),
+		MemoryBudget:     orUnlimited(int64(o.memoryBudget)),
+		HandshakeTimeout: o.handshake,
+		IdleTimeout:      time.Duration(orUnlimited(int64(o.idle))),
+		CloseTimeout:     o.close,
+		WriteTimeout:     o.write,
+		Handshake:        *o.options(),
+		Log:              log,
+	})
+	if err != nil {
+		return failed(err)
+	}
+	if err := srv.Handle("/wshandler", server.Echo()); err != nil {
+		return failed(err)
+	}
+	srv.MountPages()
+	var addrs []net.Addr
+	for _, a := range o.listen {
+		addr, err := srv.Listen(a)
+		if err != nil {
+			return failed(listenError(a, err))
+		}
+		addrs = append(addrs, addr)
+	}
+	if o.pidfile != "" {
+		if err := os.WriteFile(o.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+			return failed(fmt.Errorf("--pidfile: %w", err))
+		}
+		defer os.Remove(o.pidfile)
+	}
+	srv.Start()
+	announce(stdout, srv, addrs)
+	fmt.Fprintf(stdout, "room for %d connections (open files: %d); Ctrl-C ends\n", min(maxConnections, room), files)
+
+	<-stop
+	log.Info("ending: closing connections with 1001", "wait", o.drain)
+	go func() {
+		<-stop
+		fmt.Fprintln(stderr, "wspoll: second signal, ending at once")
+		if o.pidfile != "" {
+			os.Remove(o.pidfile)
+		}
+		os.Exit(exitFail)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), o.drain)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		log.Warn("ended before every connection was closed", "error", err)
+	}
+	return nil
+}
+
+// orUnlimited maps the 0 of a flag, no limit, to that of server.Config.
+func orUnlimited(n int64) int64 {
+	if n == 0 {
+		return server.Unlimited
+	}
+	return n
+}
+
+// announce says what is served where.
+func announce(w io.Writer, srv *server.Server, addrs []net.Addr) {
+	for _, a := range addrs {
+		host := urlHost(a)
+		for path, about := range srv.Endpoints() {
+			fmt.Fprintf(w, "ws://%s%-12s %s\n", host, path, about)
+		}
+		fmt.Fprintf(w, "http://%s/%-9s this list, with a box to try the echo; /healthz for monitors\n", host, "")
+	}
+}
+
+// urlHost is how a person writes the address: localhost rather than 127.0.0.1.
+func urlHost(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ip := net.ParseIP(host); ip != nil && (ip.Equal(net.IPv4(127, 0, 0, 1)) || ip.IsUnspecified()) {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// listenError says what to do about an address that cannot be listened on.
+func listenError(addr string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("cannot listen on %s: the address is in use; choose another with --listen, or end what uses it", addr)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("cannot listen on %s: not permitted; a port below 1024 needs root", addr)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("cannot listen on %s: this machine has no such address", addr)
+	}
+	return fmt.Errorf("cannot listen on %s: %w", addr, err)
+}
+
+// raiseFileLimit makes the soft limit of open files as high as the hard one
+// and returns it.
+func raiseFileLimit() (int, error) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0, fmt.Errorf("the limit of open files cannot be read: %w", err)
+	}
+	if r.Cur < r.Max {
+		r.Cur = r.Max
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+			return 0, fmt.Errorf("the limit of open files cannot be raised to %d: %w", r.Max, err)
+		}
+	}
+	return int(min(r.Cur, 1<<30)), nil
+}
+
+// serveBare is serve --bare-echo.
+func serveBare(stdout io.Writer, o *serveOptions, stop <-chan os.Signal) error {
+	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)},
+		func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
+	if err != nil {
+		return err
+	}
+	for _, a := range o.listen {
+		addr, err := g.Listen(a, 0)
+		if err != nil {
+			return listenError(a, err)
+		}
+		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(addr), "localhost", "127.0.0.1", 1))
+	}
+	g.Start()
+	<-stop
+	g.Stop()
+	return nil
+}

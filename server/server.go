@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"wspoll/epoll"
+
+	"github.com/gobwas/ws"
+)
+
+// Server serves WebSocket connections on epoll loops, and everything else on
+// the same ports with net/http. Make one with New, give it endpoints with
+// Handle and Mux, then Listen and Start. It is also of use without Listen: see
+// Upgrade.
+type Server struct {
+	cfg   Config
+	group *epoll.Group
+	http  *httpSide
+
+	// Written before Start, only read afterwards.
+	endpoints []*Endpoint
+	paths     []string
+	byPath    map[string]uint16
+	shards    []*shard
+	started   bool
+
+	conns    atomic.Int64 // connections on the loops
+	draining atomic.Bool
+	empty    chan struct{} // closed when draining and no connection is left
+	once     sync.Once
+	next     atomic.Uint32 // loop for the next adopted connection
+	blocking sync.WaitGroup
+}
+
+// New makes a server; it does nothing yet.
+func New(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{})}
+	group, err := epoll.NewGroup(s.cfg.epoll(), func(l *epoll.Loop) epoll.Handler {
+		sh := newShard(s, l)
+		s.shards = append(s.shards, sh)
+		return sh
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.group = group
+	s.http = newHTTPSide(s)
+	return s, nil
+}
+
+// Handle makes ep the WebSocket endpoint of path, "/" and what follows it. To
+// be called before Start.
+func (s *Server) Handle(path string, ep *Endpoint) error {
+	switch n := btoi(ep.Message != nil) + btoi(ep.Piece != nil) + btoi(ep.Blocking != nil); {
+	case s.started:
+		return fmt.Errorf("endpoint %s: the server has been started", path)
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("endpoint %q: a path begins with /", path)
+	case s.byPath[path] != 0 || len(s.paths) > 0 && s.paths[0] == path:
+		return fmt.Errorf("endpoint %s: there is one already", path)
+	case n > 1:
+		return fmt.Errorf("endpoint %s: more than one of Message, Piece and Blocking is set", path)
+	}
+	s.byPath[path] = uint16(len(s.endpoints))
+	s.endpoints = append(s.endpoints, ep)
+	s.paths = append(s.paths, path)
+	s.http.mux.Handle(path, s) // for requests on a connection that net/http has already
+	return nil
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Mux is for plain HTTP requests; patterns may be added to it before Start.
+func (s *Server) Mux() *http.ServeMux { return s.http.mux }
+
+// Listen opens a TCP address, "host:port". It returns the address with the
+// port that was chosen for port 0. May be called before or after Start.
+func (s *Server) Listen(addr string) (net.Addr, error) { return s.group.Listen(addr, 0) }
+
+// Start begins to serve, on goroutines of its own.
+func (s *Server) Start() {
+	s.started = true
+	s.group.Start()
+	s.http.start()
+}
+
+// Shutdown takes no new connections, sends Close 1001 to every WebSocket
+// connection, and waits until all have ended or ctx is done; then it ends the
+// rest, and the loops. The error tells how many did not end by themselves.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	s.group.Unlisten()
+	s.group.Do(func(l *epoll.Loop) {
+		sh := s.shards[l.Index()]
+		l.Each(func(c epoll.Slot) {
+			st := sh.conns.At(c)
+			switch {
+			case st.phase == phaseOpen:
+				sh.sendClose(c, st, ReasonDrain, ws.StatusGoingAway, "the server is going down")
+			case st.phase == phaseHead && st.flags&flagSpoke == 0:
+				st.reason = ReasonDrain
+				l.Close(c) // a connection made in reserve, or one that will retry
+			}
+		})
+	})
+	s.checkEmpty()
+	httpErr := s.http.shutdown(ctx)
+	var err error
+	select {
+	case <-s.empty:
+	case <-ctx.Done():
+		err = fmt.Errorf("%d connections did not end in time", s.conns.Load())
+	}
+	s.group.Stop()
+	s.blocking.Wait()
+	return errors.Join(err, httpErr)
+}
+
+// countConn counts a new connection and reports whether it is one too many.
+func (s *Server) countConn() (full bool) {
+	n := s.conns.Add(1)
+	return s.cfg.MaxConnections > 0 && n+s.http.open.Load() > int64(s.cfg.MaxConnections)
+}
+
+func (s *Server) uncountConn() {
+	if s.conns.Add(-1) == 0 && s.draining.Load() {
+		s.checkEmpty()
+	}
+}
+
+// checkEmpty ends the wait of Shutdown when no connection is left.
+func (s *Server) checkEmpty() {
+	if s.conns.Load() == 0 {
+		s.once.Do(func() { close(s.empty) })
+	}
+}
+
+// Stats are the counts of all loops, taken on the loops. Not to be called from
+// an Endpoint's functions.
+func (s *Server) Stats() Stats {
+	var mu sync.Mutex
+	var sum Stats
+	s.group.Do(func(l *epoll.Loop) {
+		mu.Lock()
+		defer mu.Unlock()
+		sum.add(&s.shards[l.Index()].stats)
+	})
+	poll := s.group.Stats()
+	sum.Connections, sum.Accepted, sum.Starved = poll.Open, poll.Accepted, poll.Starved
+	sum.HTTP = int(s.http.open.Load())
+	sum.Buffered = s.group.Budget().Used()
+	return sum
+}

@@ -1,0 +1,318 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"wspoll/epoll"
+	"wspoll/frame"
+	"wspoll/handshake"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+)
+
+// state is what the server keeps of a connection beside the loop's slot. No
+// pointers: what few connections need is in maps of the shard.
+type state struct {
+	proto    frame.Conn
+	seen     uint32 // tick at which something last arrived
+	endpoint uint16 // index in Server.endpoints
+	protocol uint8  // index of the subprotocol plus one
+	phase    phase
+	reason   Reason
+	flags    uint8
+}
+
+type phase uint8
+
+const (
+	phaseHead phase = iota // waiting for the request
+	phaseOpen              // frames, until both sides have sent Close
+	phaseDone              // the last bytes are on their way out
+)
+
+const (
+	flagSpoke     uint8 = 1 << iota // a byte of the request has come
+	flagPinged                      // the idle ping was sent and nothing came since
+	flagMidSend                     // a message of ours has begun and not ended
+	flagPostponed                   // messages wait for its end, in shard.postponed
+	flagJoining                     // a message in fragments is in shard.joins
+	flagQueued                      // there is a queue in shard.queues for Endpoint.Blocking
+	flagUpgraded                    // the 101 was sent
+)
+
+// shard is the server's part of one loop. Its fields belong to the loop's
+// goroutine; srv is shared.
+type shard struct {
+	srv   *Server
+	loop  *epoll.Loop
+	conns epoll.Table[state]
+	rules frame.Rules
+	piece frame.Piece
+
+	head    handshake.Request // of the request being looked at
+	request *handshake.Request
+	adopted *adoption // set around the Add of a connection that comes from net/http
+
+	joins     map[epoll.Slot]*frame.Joiner
+	postponed map[epoll.Slot][]byte
+	queues    map[epoll.Slot]*queue
+	values    map[epoll.Slot]any
+	faults    map[epoll.Slot]error // what was wrong, until the connection's end is told
+
+	stats Stats
+}
+
+func newShard(srv *Server, l *epoll.Loop) *shard {
+	return &shard{
+		srv:       srv,
+		loop:      l,
+		rules:     frame.Rules{MaxMessage: uint64(max(0, srv.cfg.MaxMessage))},
+		joins:     map[epoll.Slot]*frame.Joiner{},
+		postponed: map[epoll.Slot][]byte{},
+		queues:    map[epoll.Slot]*queue{},
+		values:    map[epoll.Slot]any{},
+		faults:    map[epoll.Slot]error{},
+	}
+}
+
+// Opened: a TCP connection. It has HandshakeTimeout to bring its request.
+func (sh *shard) Opened(c epoll.Slot, _ uint32) {
+	sh.conns.Grow(c)
+	st := sh.conns.At(c)
+	*st = state{seen: sh.loop.Tick()}
+	full := sh.srv.countConn()
+	if a := sh.adopted; a != nil {
+		sh.adopt(c, st, a)
+		return
+	}
+	if full {
+		sh.refuse(c, st, handshake.RefuseOverloaded, ReasonFull)
+		return
+	}
+	sh.loop.SetDeadline(c, sh.srv.cfg.HandshakeTimeout)
+}
+
+// Data: bytes from the peer.
+func (sh *shard) Data(c epoll.Slot, in []byte) int {
+	st := sh.conns.At(c)
+	switch st.phase {
+	case phaseOpen:
+		return sh.frames(c, st, in)
+	case phaseHead:
+		return sh.upgrade(c, st, in)
+	}
+	return len(in)
+}
+
+// frames is the way of a byte through an open connection.
+func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
+	st.seen = sh.loop.Tick()
+	st.flags &^= flagPinged
+	conn := Conn{sh, sh.loop.ID(c)}
+	ep := sh.srv.endpoints[st.endpoint]
+	for done < len(in) {
+		n, out, err := st.proto.Next(&sh.rules, in[done:], sh.loop.Out(c), &sh.piece)
+		sh.loop.SetOut(out)
+		if sh.loop.ID(c) != conn.id {
+			return len(in) // the socket was found broken
+		}
+		if err != nil {
+			sh.fail(c, st, err)
+			return len(in)
+		}
+		if n == 0 {
+			return done
+		}
+		done += n
+		switch p := &sh.piece; {
+		case p.Op == ws.OpClose:
+			sh.peerClosed(c, st)
+			return len(in)
+		case p.Op.IsControl() || st.proto.CloseSent():
+			// Answered already, or too late to matter.
+		default:
+			if sh.stats.BytesIn += uint64(len(p.Data)); p.Last {
+				sh.stats.MessagesIn++
+			}
+			if ep.Piece != nil {
+				ep.Piece(conn, p)
+			} else if ep.Message != nil || ep.Blocking != nil {
+				sh.join(c, st, conn, ep, p)
+			}
+		}
+		if sh.loop.ID(c) != conn.id {
+			return len(in) // ended meanwhile
+		}
+		if sh.loop.Held(c) {
+			return done // the peer must read first, or the handler catch up
+		}
+	}
+	return done
+}
+
+// data appends a data frame for c to what goes out. Large payloads are written
+// from where they are.
+func (sh *shard) data(c epoll.Slot, fin bool, op ws.OpCode, payload []byte) {
+	sh.stats.FramesOut++
+	sh.stats.BytesOut += uint64(len(payload))
+	l := sh.loop
+	l.SetOut(frame.AppendHeader(l.Out(c), ws.Header{Fin: fin, OpCode: op, Length: int64(len(payload))}))
+	l.Write(c, payload)
+}
+
+// fail ends a connection whose peer broke a rule; the Close that says so is in
+// the out scratch already. What the peer still sends is read and dropped, lest
+// a RST overtakes that Close.
+func (sh *shard) fail(c epoll.Slot, st *state, err error) {
+	var e *frame.Error
+	if st.reason == ReasonNone && errors.As(err, &e) {
+		st.reason = reasonOf(e)
+	}
+	sh.faults[c] = err
+	st.phase = phaseDone
+	sh.loop.Finish(c, true)
+}
+
+// peerClosed ends a connection when the closing handshake is complete. The
+// server closes the TCP connection first (§7.1.1): the side that does has the
+// TIME_WAIT.
+func (sh *shard) peerClosed(c epoll.Slot, st *state) {
+	if st.reason == ReasonNone {
+		st.reason = ReasonPeerClosed
+	}
+	st.phase = phaseDone
+	sh.loop.Finish(c, false)
+}
+
+// sendClose begins the closing handshake, for the reason why.
+func (sh *shard) sendClose(c epoll.Slot, st *state, why Reason, code ws.StatusCode, text string) {
+	if st.phase != phaseOpen || st.proto.CloseSent() {
+		return
+	}
+	st.reason = why
+	id := sh.loop.ID(c)
+	sh.loop.SetOut(st.proto.AppendClose(&sh.rules, sh.loop.Out(c), code, text))
+	if sh.loop.ID(c) != id {
+		return
+	}
+	sh.loop.Resume(c) // else the answer is never read
+	sh.loop.SetDeadline(c, sh.srv.cfg.CloseTimeout)
+}
+
+// EOF: the peer's FIN. Before a request that is nothing unusual; without a
+// Close it is not a clean end (§7.1.4).
+func (sh *shard) EOF(c epoll.Slot) {
+	st := sh.conns.At(c)
+	if st.reason == ReasonNone {
+		st.reason = ReasonEOF
+		if st.phase == phaseHead && st.flags&flagSpoke == 0 {
+			st.reason = ReasonPeerClosed
+		}
+	}
+	st.phase = phaseDone
+	sh.loop.Finish(c, false)
+}
+
+// Drained: nothing to do; what waited for it goes on by itself.
+func (sh *shard) Drained(epoll.Slot) {}
+
+// Expired: the one deadline of a connection is that of its phase.
+func (sh *shard) Expired(c epoll.Slot) {
+	st := sh.conns.At(c)
+	switch {
+	case st.phase == phaseHead && st.flags&flagSpoke != 0:
+		sh.refuse(c, st, handshake.RefuseTimeout, ReasonHandshake)
+	case st.phase == phaseHead:
+		st.reason = ReasonHandshake
+		sh.loop.Close(c)
+	case st.proto.CloseSent():
+		sh.loop.Close(c) // the peer's Close was waited for long enough
+	case st.phase == phaseOpen:
+		sh.idle(c, st)
+	}
+}
+
+// idle looks whether the connection has been silent for long: a ping at half
+// of IdleTimeout, Close at the whole. Activity does not move the deadline, it
+// only notes the time; here it is taken into account.
+func (sh *shard) idle(c epoll.Slot, st *state) {
+	limit := sh.srv.cfg.IdleTimeout
+	silent := time.Duration(sh.loop.Tick()-st.seen) * epoll.Tick
+	switch {
+	case silent >= limit:
+		sh.sendClose(c, st, ReasonIdle, ws.StatusGoingAway, "idle for too long")
+	case silent >= limit/2:
+		if st.flags&flagPinged == 0 {
+			st.flags |= flagPinged
+			sh.loop.SetOut(frame.AppendFrame(sh.loop.Out(c), true, ws.OpPing, nil))
+		}
+		sh.loop.SetDeadline(c, limit-silent)
+	default:
+		sh.loop.SetDeadline(c, limit/2-silent)
+	}
+}
+
+// Closed: the end of every connection passes here.
+func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
+	st := sh.conns.At(c)
+	if st.reason == ReasonNone {
+		st.reason = reasonOfCause(cause)
+	}
+	st.phase = phaseDone // nothing can be sent from here on
+	sh.stats.Closed[st.reason]++
+	if st.flags&flagUpgraded != 0 {
+		sh.stats.WebSockets--
+		if ep := sh.srv.endpoints[st.endpoint]; ep.Close != nil {
+			ep.Close(Conn{sh, sh.loop.ID(c)}, st.reason)
+		}
+	}
+	if log := sh.srv.cfg.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+		sh.logEnd(log, c, st, cause, errno)
+	}
+	sh.forget(c, st)
+	sh.srv.uncountConn()
+}
+
+// forget drops what the maps hold of c.
+func (sh *shard) forget(c epoll.Slot, st *state) {
+	if st.flags&flagJoining != 0 {
+		sh.endJoin(c, st)
+	}
+	if st.flags&flagPostponed != 0 {
+		sh.srv.group.Budget().Release(cap(sh.postponed[c]))
+		delete(sh.postponed, c)
+	}
+	if st.flags&flagQueued != 0 {
+		delete(sh.queues, c)
+	}
+	delete(sh.values, c)
+	delete(sh.faults, c)
+}
+
+func (sh *shard) logEnd(log *slog.Logger, c epoll.Slot, st *state, cause epoll.Cause, errno unix.Errno) {
+	attrs := make([]slog.Attr, 0, 8)
+	attrs = append(attrs, slog.String("reason", st.reason.String()))
+	if a := sh.loop.Peer(c); a != nil {
+		attrs = append(attrs, slog.String("peer", a.String()))
+	}
+	if st.flags&flagUpgraded != 0 {
+		attrs = append(attrs, slog.String("path", sh.srv.paths[st.endpoint]))
+	}
+	if code := st.proto.PeerCode(); code != 0 {
+		attrs = append(attrs, slog.Int("code", int(code)))
+	}
+	if err := sh.faults[c]; err != nil {
+		attrs = append(attrs, slog.String("fault", err.Error()))
+	}
+	if cause != epoll.CauseLocal {
+		attrs = append(attrs, slog.String("tcp", cause.String()))
+	}
+	if errno != 0 {
+		attrs = append(attrs, slog.String("errno", errno.Error()))
+	}
+	log.LogAttrs(context.Background(), slog.LevelDebug, "connection ended", attrs...)
+}
