@@ -38,14 +38,18 @@ func failed(err error) error {
 // run is the program, without its exit.
 func run(args []string) int { return execute(args, os.Stdout, os.Stderr) }
 
+// aboutFlags is what all commands have in common, for their help.
+const aboutFlags = `Every flag has a twin in the
+environment: --max-message is WSPOLL_MAX_MESSAGE. A flag that is given wins. Where a
+flag is repeatable, commas separate values too.`
+
 func execute(args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "wspoll",
 		Short: "A WebSocket server on epoll: frames by hand, very many idle connections for nearly nothing",
 		Long: `A WebSocket server on epoll: frames by hand, very many idle connections for nearly nothing.
 
-Without a command it serves, as "wspoll serve" does. Every flag has a twin in the
-environment: --max-message is WSPOLL_MAX_MESSAGE. A flag that is given wins.`,
+Without a command it serves, as "wspoll serve" does. ` + aboutFlags,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
@@ -53,14 +57,19 @@ environment: --max-message is WSPOLL_MAX_MESSAGE. A flag that is given wins.`,
 	all := commands()
 	root.AddCommand(all...)
 	root.RunE = all[0].RunE
+	root.Flags().SortFlags = false
 	root.Flags().AddFlagSet(all[0].Flags())
+	root.SetFlagErrorFunc(flagError)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
+	}
+	if bad, ok := errors.AsType[*badValue](err); ok {
+		bad.fromEnv = wasFromEnvironment(cmd.Flags(), bad.flag)
 	}
 	fmt.Fprintln(stderr, "wspoll: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
 	var f failure
@@ -75,20 +84,89 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%q is not a command; see %s --help", args[0], cmd.Root().Name())
+	what := "a command"
+	if cmd.HasParent() {
+		what = "an argument of " + cmd.CommandPath()
+	}
+	return fmt.Errorf("%q is not %s; see %s --help", args[0], what, cmd.CommandPath())
+}
+
+// badValue is an error about the value of a flag. It names the flag, or the
+// variable if the value came from there.
+type badValue struct {
+	flag    string // its name, without dashes
+	value   string
+	want    string // what the value must be
+	fromEnv bool
+}
+
+func (e *badValue) Error() string {
+	if e.fromEnv {
+		return fmt.Sprintf("%s=%s: must be %s", variable(e.flag), shown(e.value), e.want)
+	}
+	return fmt.Sprintf("--%s %s: must be %s", e.flag, shown(e.value), e.want)
+}
+
+// shown is s in a message: as it is if it cannot be misread, else quoted.
+func shown(s string) string {
+	for _, r := range s {
+		if r <= ' ' || r > '~' || r == '"' {
+			return strconv.Quote(s)
+		}
+	}
+	if s == "" {
+		return `""`
+	}
+	return s
+}
+
+// flagError says what is wrong with a flag in words for people.
+func flagError(cmd *cobra.Command, err error) error {
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return &badValue{flag: e.GetFlag().Name, value: e.GetValue(), want: wanted(e.GetFlag(), e.Unwrap())}
+	}
+	return fmt.Errorf("%w; see %s --help", err, cmd.Root().Name())
+}
+
+// wanted says what a value of f must be; err is why one was not taken.
+func wanted(f *pflag.Flag, err error) string {
+	switch f.Value.Type() {
+	case "int":
+		return "a whole number"
+	case "bool":
+		return "true or false"
+	case "duration":
+		return "a time like 500ms, 5s, 2m or 1h30m"
+	case "bytes":
+		return "a number of bytes like 4096, 8KiB, 16MiB or 1GiB"
+	}
+	return "one value, or several with commas between them: " + err.Error()
+}
+
+// variable is the name of a flag's twin in the environment.
+func variable(flag string) string {
+	return "WSPOLL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// envMark is the annotation of a flag whose value came from its variable.
+const envMark = "wspoll-environment"
+
+func wasFromEnvironment(flags *pflag.FlagSet, name string) bool {
+	f := flags.Lookup(name)
+	return f != nil && f.Annotations[envMark] != nil
 }
 
 // fromEnvironment gives each flag that was not given the value of its WSPOLL_*
 // twin, if there is one.
 func fromEnvironment(flags *pflag.FlagSet) (err error) {
 	flags.VisitAll(func(f *pflag.Flag) {
-		name := "WSPOLL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, ok := os.LookupEnv(name)
+		value, ok := os.LookupEnv(variable(f.Name))
 		if f.Changed || !ok || err != nil || f.Name == "help" {
 			return
 		}
+		err = flags.SetAnnotation(f.Name, envMark, []string{})
 		if e := flags.Set(f.Name, value); e != nil {
-			err = fmt.Errorf("%s=%q: %w", name, value, errors.Unwrap(e))
+			err = flagError(nil, e)
 		}
 	})
 	return err
@@ -112,7 +190,7 @@ func (b *byteSize) Set(s string) error {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 0 || n > (1<<62)/factor {
-		return fmt.Errorf("%q is not a number of bytes; write it like 4096, 8KiB, 16MiB or 1GiB", s)
+		return fmt.Errorf("%q is not a number of bytes", s)
 	}
 	*b = byteSize(n * factor)
 	return nil

@@ -49,13 +49,14 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve WebSocket connections (what plain wspoll does)",
+		Long:  "Serve WebSocket connections: an echo at /wshandler. " + aboutFlags,
 		Args:  unknownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.OutOrStdout(), cmd.ErrOrStderr(), &o) },
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringSliceVar(&o.listen, "listen", []string{"127.0.0.1:8002"}, "address to listen on; repeatable; port 0 takes a free one and prints it")
-	f.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "event loops, each with a thread (default: one per CPU)")
+	f.IntVar(&o.loops, "loops", runtime.GOMAXPROCS(0), "event loops, each with a thread; one per CPU unless given")
 	f.Var(&o.maxHead, "max-head", "longest request head; above it: 431")
 	f.Var(&o.maxMessage, "max-message", "longest message over all its fragments, 0 for no limit; above it: close 1009")
 	f.Var(&o.maxPending, "max-pending", "most bytes that may wait for one slow reader; above it the connection is closed")
@@ -77,57 +78,86 @@ func serveCommand() *cobra.Command {
 
 // check refuses values that make no sense, before anything is done.
 func (o *serveOptions) check() error {
+	bad := func(flag string, value any, want string) error {
+		return &badValue{flag: flag, value: fmt.Sprint(value), want: want}
+	}
 	switch {
 	case o.loops < 1 || o.loops > 1024:
-		return fmt.Errorf("--loops %d: must be from 1 to 1024", o.loops)
+		return bad("loops", o.loops, "from 1 to 1024")
 	case o.maxHead < 128 || o.maxHead > 64<<10:
-		return fmt.Errorf("--max-head %s: must be from 128B to 64KiB", &o.maxHead)
+		return bad("max-head", &o.maxHead, "from 128B to 64KiB")
 	case o.maxPending < 4<<10 || o.maxPending > 1<<30:
-		return fmt.Errorf("--max-pending %s: must be from 4KiB to 1GiB", &o.maxPending)
+		return bad("max-pending", &o.maxPending, "from 4KiB to 1GiB")
 	case o.maxConnections < 0:
-		return fmt.Errorf("--max-connections %d: must not be negative", o.maxConnections)
+		return bad("max-connections", o.maxConnections, "0 or more")
 	case len(o.subprotocols) > 250:
 		return fmt.Errorf("--subprotocol: %d are too many; 250 at the most", len(o.subprotocols))
 	case o.logFormat != "text" && o.logFormat != "json":
-		return fmt.Errorf("--log-format %q: must be text or json", o.logFormat)
+		return bad("log-format", o.logFormat, "text or json")
+	case len(o.listen) == 0:
+		return bad("listen", "", listenForm)
+	}
+	if _, err := o.level(); err != nil {
+		return bad("log-level", o.logLevel, "debug, info, warn or error")
 	}
 	for _, d := range []struct {
 		flag  string
 		value time.Duration
 		least time.Duration
 	}{
-		{"handshake-timeout", o.handshake, epoll.Tick}, {"idle-timeout", o.idle, 0}, {"close-timeout", o.close, epoll.Tick},
-		{"write-timeout", o.write, epoll.Tick}, {"drain", o.drain, 0},
+		{"handshake-timeout", o.handshake, epoll.Tick},
+		{"idle-timeout", o.idle, 0},
+		{"close-timeout", o.close, epoll.Tick},
+		{"write-timeout", o.write, epoll.Tick},
+		{"drain", o.drain, 0},
 	} {
 		if d.value < d.least || d.value > 365*24*time.Hour {
-			return fmt.Errorf("--%s %s: must be from %s to a year", d.flag, d.value, d.least)
+			return bad(d.flag, d.value, fmt.Sprintf("from %s to a year", d.least))
 		}
 	}
 	for _, a := range o.listen {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return fmt.Errorf("--listen %q: must be host:port, like 127.0.0.1:8002 or [::1]:0", a)
+		_, port, err := net.SplitHostPort(a)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil || port == "" {
+			return bad("listen", a, listenForm)
+		}
+	}
+	for _, p := range o.subprotocols {
+		if err := (&handshake.Options{Protocols: []string{p}}).Validate(); err != nil {
+			return bad("subprotocol", p, "a token of RFC 9110, like chat or v2.example.org")
+		}
+	}
+	for _, p := range o.origins {
+		if err := (&handshake.Options{Origins: []string{p}}).Validate(); err != nil {
+			return bad("origin", p, `like https://example.com, https://*.example.com or http://localhost:3000, without a path; or "*"`)
 		}
 	}
 	if err := o.options().Validate(); err != nil {
-		return fmt.Errorf("--subprotocol or --origin: %w", err)
+		return fmt.Errorf("--subprotocol: %w", err)
 	}
 	return nil
 }
+
+const listenForm = "host:port, like 127.0.0.1:8002, :8002 or [::1]:0"
 
 func (o *serveOptions) options() *handshake.Options {
 	return &handshake.Options{Protocols: o.subprotocols, Origins: o.origins}
 }
 
-func (o *serveOptions) logger(stderr io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", o.logLevel)
-	}
+func (o *serveOptions) level() (level slog.Level, err error) {
+	err = level.UnmarshalText([]byte(o.logLevel))
+	return level, err
+}
+
+func (o *serveOptions) logger(stderr io.Writer) *slog.Logger {
+	level, _ := o.level() // checked
 	h := &slog.HandlerOptions{Level: level}
 	if o.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(stderr, h)), nil
+		return slog.New(slog.NewJSONHandler(stderr, h))
 	}
-	return slog.New(slog.NewTextHandler(stderr, h)), nil
+	return slog.New(slog.NewTextHandler(stderr, h))
 }
 
 // sparedFiles is how many descriptors are kept for everything but connections.
@@ -137,10 +167,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	log, err := o.logger(stderr)
-	if err != nil {
-		return err
-	}
+	log := o.logger(stderr)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 
@@ -150,7 +177,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	}
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
 	if o.bareEcho {
-		return failed(serveBare(stdout, o, stop))
+		return failed(serveBare(stdout, log, o, stop))
 	}
 	maxConnections := o.maxConnections
 	if maxConnections == 0 {
@@ -188,24 +215,20 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		}
 		addrs = append(addrs, addr)
 	}
-	if o.pidfile != "" {
-		if err := os.WriteFile(o.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return failed(fmt.Errorf("--pidfile: %w", err))
-		}
-		defer os.Remove(o.pidfile)
+	if err := o.writePidfile(); err != nil {
+		return failed(err)
 	}
+	defer o.removePidfile()
 	srv.Start()
 	announce(stdout, srv, addrs)
-	fmt.Fprintf(stdout, "room for %d connections (open files: %d); Ctrl-C ends\n", min(maxConnections, room), files)
+	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", min(maxConnections, room)), "open_files", files)
 
 	<-stop
 	log.Info("ending: closing connections with 1001", "wait", o.drain)
 	go func() {
 		<-stop
-		fmt.Fprintln(stderr, "wspoll: second signal, ending at once")
-		if o.pidfile != "" {
-			os.Remove(o.pidfile)
-		}
+		log.Warn("second signal: ending at once")
+		o.removePidfile()
 		os.Exit(exitFail)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), o.drain)
@@ -214,6 +237,22 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("ended before every connection was closed", "error", err)
 	}
 	return nil
+}
+
+func (o *serveOptions) writePidfile() error {
+	if o.pidfile == "" {
+		return nil
+	}
+	if err := os.WriteFile(o.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+		return fmt.Errorf("--pidfile cannot be written: %w", err)
+	}
+	return nil
+}
+
+func (o *serveOptions) removePidfile() {
+	if o.pidfile != "" {
+		os.Remove(o.pidfile)
+	}
 }
 
 // orUnlimited maps the 0 of a flag, no limit, to that of server.Config.
@@ -277,21 +316,30 @@ func raiseFileLimit() (int, error) {
 }
 
 // serveBare is serve --bare-echo.
-func serveBare(stdout io.Writer, o *serveOptions, stop <-chan os.Signal) error {
+func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan os.Signal) error {
 	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)},
 		func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
 	if err != nil {
 		return err
 	}
+	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := g.Listen(a, 0)
 		if err != nil {
 			return listenError(a, err)
 		}
-		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(addr), "localhost", "127.0.0.1", 1))
+		addrs = append(addrs, addr)
 	}
+	if err := o.writePidfile(); err != nil {
+		return err
+	}
+	defer o.removePidfile()
 	g.Start()
+	for _, a := range addrs {
+		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1))
+	}
 	<-stop
+	log.Info("ending")
 	g.Stop()
 	return nil
 }

@@ -56,7 +56,9 @@ func (g *Group) Listen(addr string, tag uint32) (net.Addr, error) {
 			if err != nil {
 				return nil, os.NewSyscallError("getsockname", err)
 			}
+			zone := tcp.Zone // of a link-local address; the others bind to it too
 			tcp = tcpAddr(sa)
+			tcp.Zone = zone
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return nil, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
@@ -74,8 +76,8 @@ func (g *Group) Listen(addr string, tag uint32) (net.Addr, error) {
 		if !l.Post(func() { l.addListener(fd, tag) }) {
 			return nil, fmt.Errorf("listen %s: the loops have stopped", addr)
 		}
+		fds[i] = -1 // the loop's now
 	}
-	fds = nil
 	return tcp, nil
 }
 

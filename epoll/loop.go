@@ -48,7 +48,7 @@ type Config struct {
 	Loops int // number of loops; 0 means 1
 
 	// ReadBuffer is how many bytes one read takes at most; 0 means the smaller
-	// of 64 KiB and MaxPending. There is one such buffer per loop.
+	// of 64 KiB and half of MaxPending. There is one such buffer per loop.
 	ReadBuffer int
 
 	// MaxPending bounds the bytes that wait for one peer to read; a
@@ -57,7 +57,8 @@ type Config struct {
 
 	// Congested is how many waiting bytes stop the reading from their
 	// connection until all of them are sent: a peer that does not read its
-	// answers gets to ask no more. 0 means the smaller of 64 KiB and MaxPending.
+	// answers gets to ask no more. 0 means the smaller of 64 KiB and a
+	// quarter of MaxPending.
 	Congested int
 
 	// WriteTimeout closes a connection with CauseStalled when bytes wait to be
@@ -69,6 +70,11 @@ type Config struct {
 
 	// Budget bounds the bytes in buffers of connections; nil means no bound.
 	Budget *Budget
+
+	// OnPanic is called, on the loop, when a Handler or a posted function has
+	// panicked with v; c is the connection that was served, 0 if none was. The
+	// loop then goes on with the others. nil means that the panic ends the program.
+	OnPanic func(l *Loop, c Slot, v any)
 }
 
 func (cfg Config) withDefaults() Config {
@@ -79,8 +85,10 @@ func (cfg Config) withDefaults() Config {
 	}
 	def(&cfg.Loops, 1)
 	def(&cfg.MaxPending, 1<<20)
-	def(&cfg.ReadBuffer, min(64<<10, cfg.MaxPending)) // one read's echo fits in what may wait
-	def(&cfg.Congested, min(64<<10, cfg.MaxPending))
+	// What may wait before reading stops, and the echo of one more read, fit
+	// in what may wait at all: a peer that reads slowly is held back first.
+	def(&cfg.ReadBuffer, min(64<<10, cfg.MaxPending/2))
+	def(&cfg.Congested, min(64<<10, cfg.MaxPending/4))
 	if cfg.WriteTimeout == 0 {
 		cfg.WriteTimeout = 10 * time.Second
 	}
@@ -122,8 +130,10 @@ type Loop struct {
 	now  int64 // monotonic nanoseconds, taken once per batch of events
 	tick uint32
 	wheel
-	due     []ID
-	resumed []ID
+	due       []ID
+	advancing bool // in the middle of a tick
+	resumed   []ID
+	serving   Slot // the connection whose event, deadline or carry is being handled
 
 	in    []byte // the read buffer, and in front of it room for a carry
 	out   []byte // the out scratch: bytes of connection outOf that await the flush
@@ -135,11 +145,11 @@ type Loop struct {
 	starved   bool // out of descriptors: listeners are not watched until retry
 	retry     uint32
 
-	mu     sync.Mutex
-	posted []func()
-	dead   bool        // guarded by mu: the loop has ended and takes no more posts
-	woken  atomic.Bool // posted is not empty, and the eventfd has been written
-	spare  []func()    // the slice that posted is swapped with
+	mu      sync.Mutex
+	posted  []func()
+	dead    bool        // guarded by mu: the loop has ended and takes no more posts
+	woken   atomic.Bool // posted is not empty, and the eventfd has been written
+	running []func()    // what was posted and is run now
 
 	stopping bool
 	stats    Stats
@@ -244,18 +254,19 @@ func (l *Loop) Fd(c Slot) int { return int(l.slots.At(c).fd) }
 // an earlier deadline. 0 or less means no deadline.
 func (l *Loop) SetDeadline(c Slot, d time.Duration) {
 	s := l.slots.At(c)
-	if s.is(flagFinishing) {
-		return // the deadline of Finish stands
+	if s.fd < 0 || s.is(flagFinishing) {
+		return // a write may have found c broken; the deadline of Finish stands
 	}
 	l.setDeadline(c, s, d)
 }
 
 func (l *Loop) setDeadline(c Slot, s *slot, d time.Duration) {
+	l.unlink(s) // exactly where it belongs: nobody wakes up at the old time
 	s.deadline = 0
 	if d > 0 {
 		s.deadline = tickOf(l.now+int64(d)) + 1 // the tick that begins after it
-		l.refile(c, s)
 	}
+	l.refile(c, s)
 }
 
 // Pause stops reading from c, and calls of Data, until Resume: the peer is
@@ -294,7 +305,7 @@ func (l *Loop) again(c Slot, s *slot) {
 
 // rewatch tells the kernel which events of c matter now, if that changed.
 func (l *Loop) rewatch(c Slot, s *slot) {
-	var want uint16
+	var want uint8
 	if s.flags&(flagPaused|flagCongested|flagEOF|flagConnecting) == 0 {
 		want |= unix.EPOLLIN
 	}
@@ -308,7 +319,10 @@ func (l *Loop) rewatch(c Slot, s *slot) {
 }
 
 // add gives descriptor fd a slot and watches it.
-func (l *Loop) add(fd int32, flags uint8) (Slot, *slot, unix.Errno) {
+func (l *Loop) add(fd int32, flags uint16) (Slot, *slot, unix.Errno) {
+	if l.stopping {
+		return 0, nil, unix.ESHUTDOWN // Closed may dial again; that must not outlive the loop
+	}
 	var c Slot
 	if n := len(l.freed); n > 0 {
 		c = l.freed[n-1]
@@ -317,6 +331,9 @@ func (l *Loop) add(fd int32, flags uint8) (Slot, *slot, unix.Errno) {
 		c = l.top
 		l.slots.Grow(c)
 		l.top++
+	}
+	if l.outOf == c {
+		l.out, l.outOf = l.out[:0], 0 // written to the connection that was in the slot, after its end
 	}
 	s := l.slots.At(c)
 	*s = slot{gen: s.gen, fd: fd, flags: flags, watch: unix.EPOLLIN}
@@ -334,9 +351,13 @@ func (l *Loop) add(fd int32, flags uint8) (Slot, *slot, unix.Errno) {
 
 // Add puts a connected stream socket on the loop, which owns it from then on,
 // also when Add fails: it is made non-blocking. first are bytes that were read
-// from it already; they are shown to Data first. Opened is called before Add
+// from it already, at most MaxCarry; they are shown to Data first. Opened is called before Add
 // returns.
 func (l *Loop) Add(fd int, tag uint32, first []byte) error {
+	if len(first) > l.cfg.MaxCarry() {
+		unix.Close(fd)
+		return fmt.Errorf("%d first bytes are more than MaxCarry, %d", len(first), l.cfg.MaxCarry())
+	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return os.NewSyscallError("fcntl", err)
@@ -357,15 +378,22 @@ func (l *Loop) Add(fd int, tag uint32, first []byte) error {
 }
 
 func (l *Loop) opened(c Slot, tag uint32) {
+	serving := l.serving
+	l.serving = c
 	l.handler.Opened(c, tag)
+	l.serving = serving
 	l.flush()
 }
 
 // Detach takes c off the loop without closing it. The caller owns the
 // descriptor then, still non-blocking; nothing may be pending. Closed is not
-// called. To be called within Data, whose in are the bytes that were read.
+// called. To be called within Data, whose in are the bytes that were read. It
+// returns -1 when c has ended.
 func (l *Loop) Detach(c Slot) (fd int) {
 	s := l.slots.At(c)
+	if s.fd < 0 || s.is(flagEnding) {
+		return -1
+	}
 	fd = int(s.fd)
 	sysCtl(l.epfd, unix.EPOLL_CTL_DEL, s.fd, 0, 0)
 	l.release(c, s)
@@ -387,7 +415,7 @@ func (l *Loop) Finish(c Slot, linger bool) {
 }
 
 func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
-	if s.is(flagFinishing) {
+	if s.flags&(flagFinishing|flagEnding) != 0 {
 		return
 	}
 	l.flushOf(c)
@@ -401,7 +429,7 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 	}
 	s.cause = cause
 	l.bufs.discard(&s.carry)
-	s.deadline = 0 // sending is bounded by the stall, lingering below
+	l.setDeadline(c, s, 0) // sending is bounded by the stall, lingering below
 	l.finished(c, s)
 }
 
@@ -425,20 +453,23 @@ func (l *Loop) finished(c Slot, s *slot) {
 
 // end closes the descriptor, tells the handler, and frees the slot.
 func (l *Loop) end(c Slot, s *slot, cause Cause, e unix.Errno) {
-	if s.fd < 0 {
-		return
+	if s.fd < 0 || s.is(flagEnding) {
+		return // Closed may call Close, or write to all there are
 	}
+	s.flags |= flagEnding
 	fd := s.fd
 	l.stats.Closed[cause]++
 	if l.outOf == c {
 		l.out, l.outOf = l.out[:0], 0
 	}
+	defer func() { // also when Closed panics
+		l.release(c, s)
+		sysClose(fd)
+		if l.starved {
+			l.retry = l.tick // a descriptor has come back
+		}
+	}()
 	l.handler.Closed(c, cause, e)
-	l.release(c, s)
-	sysClose(fd)
-	if l.starved {
-		l.retry = l.tick // a descriptor has come back
-	}
 }
 
 // release frees the slot: events and IDs of the old generation find nobody.
@@ -462,24 +493,49 @@ func (l *Loop) run() {
 	defer l.exit()
 	evs := make([]unix.EpollEvent, maxEvents)
 	for !l.stopping {
+		l.serve(evs)
+	}
+}
+
+// serve handles batches of events until stop, or until something panicked that
+// OnPanic takes care of. What is left of such a batch is not lost: the kernel
+// reports level-triggered events again, and the other lists are worked off
+// from the front.
+func (l *Loop) serve(evs []unix.EpollEvent) {
+	if l.cfg.OnPanic != nil {
+		defer func() {
+			if v := recover(); v != nil {
+				if l.advancing {
+					l.advancing = false
+					l.wheel.now-- // visit the bucket again
+				}
+				l.cfg.OnPanic(l, l.serving, v)
+				l.flush()
+			}
+		}()
+	}
+	for !l.stopping {
+		l.serving = 0
 		n := l.wait(evs)
 		l.clock()
 		l.stats.Waits++
 		l.stats.Events += uint64(n)
 		for i := range evs[:n] {
 			l.dispatch(&evs[i])
+			l.flush() // what Closed had to say to others
 		}
 		if l.tick != l.wheel.now {
 			l.advance(l.tick)
 			l.flush()
 		}
-		for len(l.resumed) > 0 {
+		for range len(l.resumed) { // those that come now have their turn in the next batch
 			l.showCarry()
 		}
 		if l.starved && l.tick >= l.retry {
 			l.watchListeners()
 		}
-		if l.woken.Load() {
+		if l.woken.Load() || len(l.running) > 0 {
+			l.serving = 0
 			l.runPosted()
 		}
 	}
@@ -492,7 +548,7 @@ func (l *Loop) wait(evs []unix.EpollEvent) int {
 	if n, _ := sysPoll(l.epfd, evs); n > 0 {
 		return n
 	}
-	if l.woken.Load() {
+	if l.woken.Load() || len(l.resumed) > 0 || len(l.running) > 0 {
 		return 0
 	}
 	ms := l.untilNext(sysNow())
@@ -510,6 +566,7 @@ func (l *Loop) wait(evs []unix.EpollEvent) int {
 func (l *Loop) dispatch(ev *unix.EpollEvent) {
 	id := ID(*keyOf(ev))
 	c, s := l.find(id)
+	l.serving = c
 	if s == nil {
 		if id == ID(keyWake) {
 			l.clearWake()
@@ -545,6 +602,11 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 // readable reads once and shows the bytes to the handler. Level-triggered
 // epoll reports again what one read leaves, after the other connections.
 func (l *Loop) readable(c Slot, s *slot) {
+	if s.is(flagResumed) && !s.is(flagFinishing) {
+		// What was left is shown first, else what is left could grow with
+		// every Resume, and FIN overtake it; the kernel reports this again.
+		return
+	}
 	k := 0
 	if s.carry != 0 {
 		k = copy(l.in, l.bufs.bytes(s.carry))
@@ -579,7 +641,8 @@ func (l *Loop) show(c Slot, s *slot, in []byte) {
 	gen := s.gen
 	done := l.handler.Data(c, in)
 	if s.gen != gen {
-		return // closed or detached within
+		l.flush() // it may have written to others
+		return    // closed or detached within
 	}
 	if s.carry != 0 {
 		l.bufs.discard(&s.carry)
@@ -593,27 +656,38 @@ func (l *Loop) show(c Slot, s *slot, in []byte) {
 	l.flush()
 }
 
-// showCarry shows kept bytes again to the handlers that asked for it by Resume.
+// showCarry shows kept bytes again to the handler, of the first connection
+// that Resume asked it for.
 func (l *Loop) showCarry() {
-	ids := l.resumed
-	l.resumed = nil
-	for _, id := range ids {
-		c, s := l.find(id)
-		if s == nil {
-			continue
-		}
-		s.flags &^= flagResumed
-		if s.carry == 0 || s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
-			continue
-		}
-		l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(s.carry))])
+	id := l.resumed[0]
+	if l.resumed = l.resumed[1:]; len(l.resumed) == 0 {
+		l.resumed = nil
 	}
-	if l.resumed == nil {
-		l.resumed = ids[:0]
+	c, s := l.find(id)
+	if s == nil {
+		return
 	}
+	s.flags &^= flagResumed
+	if s.carry == 0 || s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
+		return
+	}
+	l.serving = c
+	l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(s.carry))])
 }
 
 func (l *Loop) exit() {
+	// Who was told that a function will run may be waiting for it: what was
+	// posted until now runs, and nothing is taken any more.
+	l.stopping = true
+	l.mu.Lock()
+	l.dead = true
+	posted := append(l.running, l.posted...)
+	l.running, l.posted = nil, nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+	l.flush()
 	l.Each(func(c Slot) { l.Close(c) })
 	for c := Slot(1); c < l.top; c++ { // those that were still connecting
 		if s := l.slots.At(c); s.fd >= 0 {
@@ -621,10 +695,6 @@ func (l *Loop) exit() {
 		}
 	}
 	l.closeListeners()
-	l.mu.Lock()
-	l.dead = true
-	l.posted = nil
-	l.mu.Unlock()
 	unix.Close(l.epfd)
 	sysClose(l.wakefd)
 }

@@ -20,10 +20,10 @@ const (
 // Out is the out scratch for bytes to c, to be appended to and given to SetOut
 // before any other call. What it holds already, if anything, is c's.
 func (l *Loop) Out(c Slot) []byte {
-	if l.outOf != c {
-		l.flush()
-		l.outOf = c
+	for l.outOf != 0 && l.outOf != c {
+		l.flushWith(nil) // it may end that connection, and Closed write to another
 	}
+	l.outOf = c
 	return l.out
 }
 
@@ -70,7 +70,7 @@ func (l *Loop) flushOf(c Slot) {
 
 // flush sends the scratch.
 func (l *Loop) flush() {
-	if l.outOf != 0 {
+	for l.outOf != 0 { // ending a connection, it may leave words of Closed to another
 		l.flushWith(nil)
 	}
 }
@@ -92,7 +92,7 @@ func (l *Loop) flushWith(b []byte) {
 
 // send writes a and then b to the socket, and keeps what it does not take.
 func (l *Loop) send(c Slot, s *slot, a, b []byte) {
-	if s.fd < 0 || s.is(flagFinishing) {
+	if s.fd < 0 || s.flags&(flagFinishing|flagEnding) != 0 {
 		return // nothing may follow what Finish was called behind
 	}
 	if s.pend == 0 {

@@ -29,20 +29,19 @@ func (l *Loop) Post(f func()) bool {
 // runPosted runs what has been posted so far. What those functions post runs
 // in the next batch, after the connections had their turn.
 func (l *Loop) runPosted() {
-	l.mu.Lock()
-	fs := l.posted
-	l.posted = l.spare
-	l.woken.Store(false)
-	l.mu.Unlock()
-	for i, f := range fs {
+	if len(l.running) == 0 {
+		l.mu.Lock()
+		l.running, l.posted = l.posted, nil
+		l.woken.Store(false)
+		l.mu.Unlock()
+	}
+	for len(l.running) > 0 {
+		f := l.running[0]
+		l.running = l.running[1:]
 		f()
-		fs[i] = nil
 	}
+	l.running = nil
 	l.flush()
-	if cap(fs) > 1024 {
-		fs = nil
-	}
-	l.spare = fs[:0]
 }
 
 // clearWake empties the eventfd.

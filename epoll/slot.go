@@ -21,9 +21,9 @@ func (id ID) gen() uint32 { return uint32(id >> 32) }
 type slot struct {
 	gen   uint32 // generation; counts up when the slot is freed
 	fd    int32  // descriptor; -1 when the slot is free
-	flags uint8
-	cause Cause  // why a finishing connection finishes
-	watch uint16 // epoll events that the kernel was last told to watch
+	flags uint16
+	watch uint8 // epoll events that the kernel was last told to watch
+	cause Cause // why a finishing connection finishes
 
 	carry handle // bytes that arrived and that the handler left for later
 	pend  handle // bytes to be sent that the socket did not take
@@ -39,14 +39,15 @@ type slot struct {
 
 // What a slot is doing, beside being open.
 const (
-	flagConnecting uint8 = 1 << iota // a dialed socket whose connect is under way
-	flagPaused                       // the handler asked for no more data
-	flagCongested                    // so much waits to be sent that reading stopped
-	flagFinishing                    // Finish was called: no more data to the handler
-	flagLinger                       // after the last byte, wait for the peer's FIN
-	flagShut                         // FIN was sent
-	flagEOF                          // FIN was received
-	flagResumed                      // in the list of connections whose carry is due again
+	flagConnecting uint16 = 1 << iota // a dialed socket whose connect is under way
+	flagPaused                        // the handler asked for no more data
+	flagCongested                     // so much waits to be sent that reading stopped
+	flagFinishing                     // Finish was called: no more data to the handler
+	flagLinger                        // after the last byte, wait for the peer's FIN
+	flagShut                          // FIN was sent
+	flagEOF                           // FIN was received
+	flagResumed                       // in the list of connections whose carry is due again
+	flagEnding                        // the handler is being told Closed; nothing can be done with it any more
 )
 
-func (s *slot) is(f uint8) bool { return s.flags&f != 0 }
+func (s *slot) is(f uint16) bool { return s.flags&f != 0 }

@@ -15,9 +15,10 @@ const wheelSize = 4096
 
 // wheel is a hashed timer wheel over the slots of one loop: a bucket is a
 // doubly linked list through slot.next and slot.prev, so a timer needs no
-// object. A connection is in at most one bucket. Moving a deadline to later,
-// which is what activity does all the time, only stores it: the connection
-// stays where it is filed and is filed again when that tick comes.
+// object. A connection is in at most one bucket. Deadlines that activity
+// would move all the time are not moved: a write that makes progress only
+// stores its new stall, and the connection is filed again when the old one
+// comes; protocols do the same with the time of the last byte.
 type wheel struct {
 	now     uint32 // the tick up to which buckets were visited
 	buckets [wheelSize]Slot
@@ -101,11 +102,14 @@ func (l *Loop) advance(now uint32) {
 				l.due = append(l.due, l.ID(c))
 			}
 		}
+		l.advancing = true
 		for _, id := range l.due {
 			if c, s := l.find(id); s != nil {
+				l.serving = c
 				l.fire(c, s, now)
 			}
 		}
+		l.advancing = false
 	}
 }
 

@@ -59,6 +59,8 @@ func (sh *shard) enqueue(c epoll.Slot, st *state, conn Conn, ep *Endpoint, op ws
 
 // run handles what waits, one message after another, and ends when none does.
 func (q *queue) run(r Ref, ep *Endpoint) {
+	r.sh.srv.running.Add(1)
+	defer r.sh.srv.running.Add(-1)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.waiting) > 0 {
@@ -66,7 +68,7 @@ func (q *queue) run(r Ref, ep *Endpoint) {
 		q.waiting[0] = queued{}
 		q.waiting = q.waiting[1:]
 		q.mu.Unlock()
-		ep.Blocking(r, m.op, m.payload)
+		q.call(r, ep, m)
 		r.sh.srv.group.Budget().Release(len(m.payload))
 		q.mu.Lock()
 		q.bytes -= len(m.payload)
@@ -81,4 +83,20 @@ func (q *queue) run(r Ref, ep *Endpoint) {
 	}
 	q.waiting = nil
 	q.running = false
+}
+
+// call runs the endpoint's function. A panic in it costs its own connection,
+// as it does on the loop.
+func (q *queue) call(r Ref, ep *Endpoint, m queued) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.sh.srv.logPanic(v)
+			r.Do(func(c Conn) {
+				if slot, st := c.find(); st != nil {
+					c.sh.panicClose(slot, st)
+				}
+			})
+		}
+	}()
+	ep.Blocking(r, m.op, m.payload)
 }

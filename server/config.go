@@ -88,6 +88,7 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
+// epoll is the part of the settings that is the loops'.
 func (cfg *Config) epoll() epoll.Config {
 	return epoll.Config{
 		Loops:         cfg.Loops,

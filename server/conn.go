@@ -32,6 +32,8 @@ type Ref struct {
 var (
 	ErrStopped = errors.New("the server has stopped")
 	ErrMemory  = errors.New("no room in the memory budget for a message to be sent")
+	ErrControl = errors.New("a control frame over 125 bytes (RFC 6455 §5.5), or a Close, which Ref.Close sends")
+	ErrCode    = errors.New("a close code that may not be sent (RFC 6455 §7.4)")
 )
 
 // Ref returns the name by which other goroutines may use the connection.
@@ -46,11 +48,15 @@ func (c Conn) find() (epoll.Slot, *state) {
 
 // Send sends one message, text or binary, or a ping or pong; payload is the
 // caller's again when Send returns. While the message that SendPiece began has
-// not ended, a data message waits for its end (RFC 6455 §5.4).
+// not ended, a data message waits for its end (RFC 6455 §5.4). A control
+// payload over 125 bytes, and a Close, which Close sends, are bugs, and panic.
 func (c Conn) Send(op ws.OpCode, payload []byte) {
 	slot, st := c.find()
 	if st == nil || st.phase != phaseOpen || st.proto.CloseSent() {
 		return
+	}
+	if op == ws.OpClose {
+		panic(frame.MisuseControl)
 	}
 	if op.IsControl() {
 		l := c.sh.loop
@@ -58,6 +64,7 @@ func (c Conn) Send(op ws.OpCode, payload []byte) {
 		return
 	}
 	if st.flags&flagMidSend != 0 {
+		c.sh.stats.BytesOut += uint64(len(payload))
 		c.sh.postpone(slot, frame.AppendFrame(nil, true, op, payload))
 		return
 	}
@@ -88,7 +95,8 @@ func (c Conn) SendPiece(op ws.OpCode, first, last bool, payload []byte) {
 
 // Close begins the closing handshake (RFC 6455 §7.1.2): nothing can be sent
 // behind it, data that still arrives is dropped, and the connection ends when
-// the peer's Close has come or CloseTimeout has passed.
+// the peer's Close has come or CloseTimeout has passed. A code of 0 sends none;
+// one that may not be sent (RFC 6455 §7.4) is a bug, and panics.
 func (c Conn) Close(code ws.StatusCode, reason string) {
 	if slot, st := c.find(); st != nil {
 		c.sh.sendClose(slot, st, ReasonEndpoint, code, reason)
@@ -138,6 +146,9 @@ func (c Conn) Value() any {
 // when Send returns; the copy waits in the memory budget until the loop takes
 // it. A nil error means that it was taken, not that it arrives.
 func (r Ref) Send(op ws.OpCode, payload []byte) error {
+	if op == ws.OpClose || op.IsControl() && len(payload) > ws.MaxControlFramePayloadSize {
+		return ErrControl
+	}
 	budget := r.sh.srv.group.Budget()
 	size := len(payload) + ws.MaxHeaderSize
 	if !budget.Reserve(size) {
@@ -152,6 +163,9 @@ func (r Ref) Send(op ws.OpCode, payload []byte) error {
 
 // Close is Conn.Close for any goroutine.
 func (r Ref) Close(code ws.StatusCode, reason string) error {
+	if code != 0 && !frame.ValidCloseCode(code) {
+		return ErrCode
+	}
 	return r.post(func() { Conn(r).Close(code, reason) }, func() {})
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -153,8 +154,10 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 	}
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return refuseHTTP(w, &handshake.Refusal{Status: http.StatusHTTPVersionNotSupported,
-			Msg: "this connection cannot be taken over for WebSocket: " + err.Error()})
+		return refuseHTTP(w, &handshake.Refusal{
+			Status: http.StatusHTTPVersionNotSupported,
+			Msg:    "this connection cannot be taken over for WebSocket: " + err.Error(),
+		})
 	}
 	defer conn.Close()
 	fd, err := dupSocket(conn)
@@ -168,6 +171,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 	if h, ok := conn.(*handed); ok {
 		first = append(first, h.first...)
 	}
+	conn.Close() // fd keeps the connection; from here on the loop counts it
 	sh := s.shards[int(s.next.Add(1))%len(s.shards)]
 	if !sh.loop.Post(func() {
 		sh.adopted = &adoption{endpoint: ep, head: head}
@@ -191,7 +195,7 @@ func (s *Server) checkHTTP(head []byte, path string) (ep uint16, err error) {
 		return 0, handshake.RefuseNotFound
 	case s.draining.Load():
 		return 0, handshake.RefuseDraining
-	case !s.started:
+	case !s.started.Load():
 		return 0, &handshake.Refusal{Status: http.StatusServiceUnavailable, Msg: "the WebSocket server has not been started"}
 	}
 	var req handshake.Request
@@ -226,6 +230,10 @@ func (sh *shard) adopt(c epoll.Slot, st *state, a *adoption) {
 		sh.refuseError(c, st, err, 0)
 		return
 	}
+	if sh.srv.draining.Load() { // since it was checked
+		sh.refuse(c, st, handshake.RefuseDraining, ReasonRefused)
+		return
+	}
 	sh.open(c, st, a.endpoint, &sh.head, &ans)
 }
 
@@ -242,6 +250,9 @@ func refuseHTTP(w http.ResponseWriter, err error) error {
 		}
 	}
 	h.Set("Connection", "close")
+	if h.Get("Upgrade") != "" {
+		h.Add("Connection", "Upgrade") // RFC 9110 §7.8
+	}
 	http.Error(w, ref.Msg, ref.Status)
 	return err
 }
@@ -251,6 +262,9 @@ func refuseHTTP(w http.ResponseWriter, err error) error {
 func appendHead(b []byte, r *http.Request) []byte {
 	b = append(append(append(append(append(b, r.Method...), ' '), r.RequestURI...), ' '), r.Proto...)
 	b = append(append(append(b, "\r\nHost: "...), r.Host...), "\r\n"...)
+	if len(r.TransferEncoding) > 0 { // net/http has taken it out of the header
+		b = append(append(append(b, "Transfer-Encoding: "...), strings.Join(r.TransferEncoding, ", ")...), "\r\n"...)
+	}
 	for name, values := range r.Header {
 		for _, v := range values {
 			b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)

@@ -29,6 +29,7 @@ const (
 	ReasonHandshake                // no whole request before HandshakeTimeout
 	ReasonFull                     // MaxConnections: 503
 	ReasonHTTP                     // plain HTTP, handed to net/http; its end is not seen here
+	ReasonPanic                    // the endpoint's code panicked: Close 1011
 	ReasonError                    // a system call failed
 	NumReasons
 )
@@ -36,7 +37,7 @@ const (
 var reasonNames = [NumReasons]string{
 	"open", "peer closed", "endpoint closed", "protocol error", "invalid UTF-8", "message too large", "idle",
 	"drain", "slow reader", "write stalled", "memory budget", "eof", "reset", "handshake refused",
-	"handshake timeout", "too many connections", "plain http", "system error",
+	"handshake timeout", "too many connections", "plain http", "endpoint panicked", "system error",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

@@ -29,20 +29,26 @@ type Server struct {
 	paths     []string
 	byPath    map[string]uint16
 	shards    []*shard
-	started   bool
 
+	started  atomic.Bool
 	conns    atomic.Int64 // connections on the loops
 	draining atomic.Bool
 	empty    chan struct{} // closed when draining and no connection is left
 	once     sync.Once
 	next     atomic.Uint32 // loop for the next adopted connection
 	blocking sync.WaitGroup
+	running  atomic.Int64 // goroutines in blocking
 }
 
 // New makes a server; it does nothing yet.
 func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{})}
-	group, err := epoll.NewGroup(s.cfg.epoll(), func(l *epoll.Loop) epoll.Handler {
+	if err := s.cfg.Handshake.Validate(); err != nil {
+		return nil, err
+	}
+	ec := s.cfg.epoll()
+	ec.OnPanic = func(l *epoll.Loop, c epoll.Slot, v any) { s.shards[l.Index()].panicked(c, v) }
+	group, err := epoll.NewGroup(ec, func(l *epoll.Loop) epoll.Handler {
 		sh := newShard(s, l)
 		s.shards = append(s.shards, sh)
 		return sh
@@ -59,7 +65,7 @@ func New(cfg Config) (*Server, error) {
 // be called before Start.
 func (s *Server) Handle(path string, ep *Endpoint) error {
 	switch n := btoi(ep.Message != nil) + btoi(ep.Piece != nil) + btoi(ep.Blocking != nil); {
-	case s.started:
+	case s.started.Load():
 		return fmt.Errorf("endpoint %s: the server has been started", path)
 	case !strings.HasPrefix(path, "/"):
 		return fmt.Errorf("endpoint %q: a path begins with /", path)
@@ -91,15 +97,19 @@ func (s *Server) Listen(addr string) (net.Addr, error) { return s.group.Listen(a
 
 // Start begins to serve, on goroutines of its own.
 func (s *Server) Start() {
-	s.started = true
 	s.group.Start()
 	s.http.start()
+	s.started.Store(true)
 }
 
 // Shutdown takes no new connections, sends Close 1001 to every WebSocket
 // connection, and waits until all have ended or ctx is done; then it ends the
-// rest, and the loops. The error tells how many did not end by themselves.
+// rest, and the loops. The error tells how many did not end by themselves. A
+// server that was never started is ended too.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if !s.started.Load() {
+		s.Start() // the loops close what they hold
+	}
 	s.draining.Store(true)
 	s.group.Unlisten()
 	s.group.Do(func(l *epoll.Loop) {
@@ -121,10 +131,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	select {
 	case <-s.empty:
 	case <-ctx.Done():
-		err = fmt.Errorf("%d connections did not end in time", s.conns.Load())
+		if n := s.conns.Load(); n > 0 {
+			err = fmt.Errorf("%d connections did not end in time", n)
+		}
 	}
 	s.group.Stop()
-	s.blocking.Wait()
+	blocked := make(chan struct{})
+	go func() { s.blocking.Wait(); close(blocked) }()
+	select {
+	case <-blocked:
+	case <-ctx.Done():
+		if n := s.running.Load(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("%d Blocking functions did not end in time", n))
+		}
+	}
 	return errors.Join(err, httpErr)
 }
 
@@ -152,6 +172,9 @@ func (s *Server) checkEmpty() {
 func (s *Server) Stats() Stats {
 	var mu sync.Mutex
 	var sum Stats
+	if !s.started.Load() {
+		return sum // there is no loop to ask
+	}
 	s.group.Do(func(l *epoll.Loop) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"wspoll/epoll"
@@ -85,12 +86,13 @@ func (sh *shard) Opened(c epoll.Slot, _ uint32) {
 	st := sh.conns.At(c)
 	*st = state{seen: sh.loop.Tick()}
 	full := sh.srv.countConn()
-	if a := sh.adopted; a != nil {
-		sh.adopt(c, st, a)
+	if full {
+		sh.head = handshake.Request{} // the last one looked at is another connection's
+		sh.refuse(c, st, handshake.RefuseOverloaded, ReasonFull)
 		return
 	}
-	if full {
-		sh.refuse(c, st, handshake.RefuseOverloaded, ReasonFull)
+	if a := sh.adopted; a != nil {
+		sh.adopt(c, st, a)
 		return
 	}
 	sh.loop.SetDeadline(c, sh.srv.cfg.HandshakeTimeout)
@@ -203,6 +205,33 @@ func (sh *shard) sendClose(c epoll.Slot, st *state, why Reason, code ws.StatusCo
 	sh.loop.SetDeadline(c, sh.srv.cfg.CloseTimeout)
 }
 
+// panicked: an endpoint's function did. It costs its own connection, and no
+// other one.
+func (sh *shard) panicked(c epoll.Slot, v any) {
+	sh.adopted, sh.request = nil, nil
+	sh.srv.logPanic(v)
+	if c == 0 {
+		return // it was not serving a connection
+	}
+	if _, ok := sh.loop.Find(sh.loop.ID(c)); !ok {
+		return // the connection has ended
+	}
+	sh.panicClose(c, sh.conns.At(c))
+}
+
+// panicClose ends a connection whose endpoint panicked.
+func (sh *shard) panicClose(c epoll.Slot, st *state) {
+	if st.phase == phaseOpen {
+		sh.sendClose(c, st, ReasonPanic, ws.StatusInternalServerError, "internal error")
+	}
+	st.phase, st.reason = phaseDone, ReasonPanic
+	sh.loop.Finish(c, true)
+}
+
+func (s *Server) logPanic(v any) {
+	s.cfg.Log.Error("an endpoint panicked", "panic", v, "stack", string(debug.Stack()))
+}
+
 // EOF: the peer's FIN. Before a request that is nothing unusual; without a
 // Close it is not a clean end (§7.1.4).
 func (sh *shard) EOF(c epoll.Slot) {
@@ -225,6 +254,7 @@ func (sh *shard) Expired(c epoll.Slot) {
 	st := sh.conns.At(c)
 	switch {
 	case st.phase == phaseHead && st.flags&flagSpoke != 0:
+		sh.head = handshake.Request{} // the last one looked at may be another connection's
 		sh.refuse(c, st, handshake.RefuseTimeout, ReasonHandshake)
 	case st.phase == phaseHead:
 		st.reason = ReasonHandshake
@@ -241,6 +271,9 @@ func (sh *shard) Expired(c epoll.Slot) {
 // only notes the time; here it is taken into account.
 func (sh *shard) idle(c epoll.Slot, st *state) {
 	limit := sh.srv.cfg.IdleTimeout
+	if sh.loop.Held(c) {
+		st.seen = sh.loop.Tick() // it is we who do not listen; a peer that does not read is stalled
+	}
 	silent := time.Duration(sh.loop.Tick()-st.seen) * epoll.Tick
 	switch {
 	case silent >= limit:
@@ -263,6 +296,10 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 		st.reason = reasonOfCause(cause)
 	}
 	st.phase = phaseDone // nothing can be sent from here on
+	defer func() {       // also when the endpoint's Close panics
+		sh.forget(c, st)
+		sh.srv.uncountConn()
+	}()
 	sh.stats.Closed[st.reason]++
 	if st.flags&flagUpgraded != 0 {
 		sh.stats.WebSockets--
@@ -273,8 +310,6 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	if log := sh.srv.cfg.Log; log.Enabled(context.Background(), slog.LevelDebug) {
 		sh.logEnd(log, c, st, cause, errno)
 	}
-	sh.forget(c, st)
-	sh.srv.uncountConn()
 }
 
 // forget drops what the maps hold of c.

@@ -1,0 +1,256 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"wspoll/handshake"
+
+	"github.com/gobwas/ws"
+)
+
+func TestPageNamesTheEndpointsUnderAPolicyThatFitsIt(t *testing.T) {
+	s := serve(t, Config{}, map[string]*Endpoint{"/other": {About: "does <nothing>"}})
+	r, body := s.answer(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	if r.StatusCode != 200 || r.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+		t.Errorf("%s %v", r.Status, r.Header)
+	}
+	for _, want := range []string{"/echo", "/other", "does &lt;nothing&gt;", "/healthz", `data-path="/echo"`, "</html>"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page does not have %q", want)
+		}
+	}
+	policy := r.Header.Get("Content-Security-Policy")
+	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+		t.Errorf("policy %q", policy)
+	}
+	for tag, directive := range map[string]string{"style": "style-src", "script": "script-src"} {
+		inline := regexp.MustCompile("(?s)<"+tag+"[^>]*>(.*?)</"+tag+">").FindAllStringSubmatch(body, -1)
+		if len(inline) != 1 {
+			t.Fatalf("%d times <%s>", len(inline), tag)
+		}
+		sum := sha256.Sum256([]byte(inline[0][1])) // as the browser computes it, from what was sent
+		if want := directive + " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, want) {
+			t.Errorf("the policy %q does not allow the page's %s: %s", policy, tag, want)
+		}
+	}
+	for _, no := range []string{"http://", "https://", "//cdn", "src=", "@import", "style=", "onclick", "javascript:"} {
+		if strings.Contains(body, no) {
+			t.Errorf("the page has %q", no)
+		}
+	}
+}
+
+func TestPageOfAServerWithoutEndpointsIsWhole(t *testing.T) {
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.MountPages()
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer s.Shutdown(context.Background())
+	ts := &testServer{s, addr.String()}
+	if r, body := ts.answer(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); r.StatusCode != 200 || !strings.Contains(body, "</html>") {
+		t.Errorf("%s %s", r.Status, body)
+	}
+}
+
+func TestPlainRequestsGetTheirAnswers(t *testing.T) {
+	s := serve(t, Config{}, nil)
+	for _, tt := range []struct {
+		request string
+		status  int
+		body    string
+	}{
+		{"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, "ok\n"},
+		{"GET /healthz HTTP/1.0\r\n\r\n", 200, "ok\n"},
+		{"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 404, "404 page not found\n"},
+		{"POST /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 405, "Method Not Allowed\n"},
+		{"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, ""},
+	} {
+		if r, body := s.answer(t, tt.request); r.StatusCode != tt.status || body != tt.body {
+			t.Errorf("%.30q: %s %q, want %d %q", tt.request, r.Status, body, tt.status, tt.body)
+		}
+	}
+	eventually(t, "no plain connection is left", func() bool { st := s.Stats(); return st.HTTP == 0 && st.Connections == 0 })
+	if st := s.Stats(); st.Closed[ReasonHTTP] != 5 || st.Refused != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// withMux is a server with a handler of its own for plain HTTP.
+func withMux(t *testing.T, cfg Config, pattern string, h http.HandlerFunc) *testServer {
+	t.Helper()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Mux().HandleFunc(pattern, h)
+	if err := s.Handle("/echo", Echo()); err != nil {
+		t.Fatal(err)
+	}
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.Shutdown(ctx)
+	})
+	return &testServer{s, addr.String()}
+}
+
+func TestBodyReachesItsHandlerHoweverItIsCut(t *testing.T) {
+	s := withMux(t, Config{}, "POST /upload", func(w http.ResponseWriter, r *http.Request) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		w.Write(bytes.ToUpper(b))
+	})
+	large := strings.Repeat("body ", 60_000)
+	for _, tt := range []struct {
+		name  string
+		parts []string
+		want  string
+	}{
+		{"glued to the head", []string{"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"}, "HELLO"},
+		{"chunked", []string{"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", "lo\r\n0\r\n\r\n"}, "HELLO"},
+		{"large", []string{"POST /upload HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 300000\r\n\r\n" + large}, strings.ToUpper(large)},
+		{"head cut", []string{"POST /upl", "oad HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r", "\nhel", "lo"}, "HELLO"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := s.dial(t)
+			for i, p := range tt.parts {
+				in := s.Stats().Connections + s.Stats().HTTP
+				io.WriteString(c, p)
+				if i == 0 && len(tt.parts) > 1 {
+					eventually(t, "the first part has arrived", func() bool { return s.Stats().Connections+s.Stats().HTTP > in-1 })
+				}
+			}
+			if r, body := readAnswer(t, c); r.StatusCode != 200 || body != tt.want {
+				t.Errorf("%s, %d bytes", r.Status, len(body))
+			}
+		})
+	}
+}
+
+func TestManyPipelinedRequestsAreAllAnsweredInOrder(t *testing.T) {
+	s := withMux(t, Config{}, "GET /n/{n}", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.PathValue("n")) })
+	c := s.dial(t)
+	const n = 500 // much more than one buffer of net/http
+	var all strings.Builder
+	for i := range n {
+		all.WriteString("GET /n/" + strings.Repeat("x", i%7) + " HTTP/1.1\r\nHost: a\r\n\r\n")
+	}
+	io.WriteString(c, all.String())
+	in := bufio.NewReader(c)
+	for i := range n {
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		if body, err := io.ReadAll(r.Body); err != nil || string(body) != strings.Repeat("x", i%7) && i%7 > 0 {
+			t.Fatalf("answer %d: %q, %v", i, body, err)
+		}
+	}
+}
+
+func TestKeptAliveConnectionMayUpgradeLater(t *testing.T) {
+	s := serve(t, Config{}, nil)
+	check := s.calm(t)
+	c := s.dial(t)
+	h := hello("/echo?later")
+	// Everything in one packet: two plain requests, the handshake, two frames.
+	b := []byte(strings.Repeat("GET /healthz HTTP/1.1\r\nHost: example.com\r\n\r\n", 2))
+	b = handshake.AppendRequest(b, h)
+	b = append(b, masked(true, ws.OpText, []byte("glued"))...)
+	b = append(b, masked(true, ws.OpText, bytes.Repeat([]byte("and more "), 3000))...)
+	c.Write(b)
+	in := bufio.NewReader(c)
+	for range 2 {
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(r.Body); string(body) != "ok\n" {
+			t.Errorf("%q", body)
+		}
+	}
+	cl := &client{t: t, conn: c}
+	cl.in, _ = in.Peek(in.Buffered())
+	cl.in = bytes.Clone(cl.in)
+	cl.accepted(h)
+	if _, got := cl.message(); string(got) != "glued" {
+		t.Errorf("%q", got)
+	}
+	if _, got := cl.message(); len(got) != 27000 {
+		t.Errorf("%d bytes", len(got))
+	}
+	cl.echoes(ws.OpBinary, make([]byte, 100_000))
+	st := s.Stats()
+	if st.HTTP != 0 || st.WebSockets != 1 || st.Upgraded != 1 || st.Connections != 1 {
+		t.Errorf("%+v", st)
+	}
+	cl.close(1000)
+	cl.wantClose(1000)
+	cl.wantEnd()
+	c.Close()
+	check()
+}
+
+func TestTooManyPlainConnectionsAreAnsweredWith503(t *testing.T) {
+	s := serve(t, Config{MaxHTTP: 2}, nil)
+	get := "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+	for range 2 {
+		c := s.dial(t)
+		io.WriteString(c, get)
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, body := s.answer(t, get)
+	checkRefusal(t, r, body, 503, "as many connections")
+	s.open(t, "/echo").echoes(ws.OpText, []byte("WebSocket has room")) // the limit is for plain HTTP only
+	if st := s.Stats(); st.HTTP != 2 || st.Closed[ReasonFull] != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestPlainConnectionsCountForMaxConnections(t *testing.T) {
+	s := serve(t, Config{MaxConnections: 2}, nil)
+	c := s.dial(t)
+	io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+	if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+		t.Fatal(err)
+	}
+	s.open(t, "/echo")
+	r, body := readAnswer(t, s.dial(t))
+	checkRefusal(t, r, body, 503, "as many connections")
+}
+
+func TestHealthzOfADrainingServerIs503(t *testing.T) {
+	s := serve(t, Config{}, nil)
+	s.draining.Store(true)
+	w := httptest.NewRecorder()
+	s.Mux().ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+	if w.Code != 503 || w.Body.String() != "draining\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+}
