@@ -1,15 +1,14 @@
 package epoll
 
-import (
-	"errors"
-	"sync"
-)
+import "sync"
 
 // Group is a number of loops that share their listeners and settings.
 type Group struct {
 	cfg   Config
 	loops []*Loop
 	wg    sync.WaitGroup
+
+	started bool
 }
 
 // NewGroup makes cfg.Loops loops, each with the handler that newHandler
@@ -19,7 +18,8 @@ func NewGroup(cfg Config, newHandler func(*Loop) Handler) (*Group, error) {
 	for i := range g.cfg.Loops {
 		l, err := newLoop(g.cfg, i)
 		if err != nil {
-			return nil, errors.Join(err, g.abandon())
+			g.Stop()
+			return nil, err
 		}
 		l.handler = newHandler(l)
 		g.loops = append(g.loops, l)
@@ -27,15 +27,9 @@ func NewGroup(cfg Config, newHandler func(*Loop) Handler) (*Group, error) {
 	return g, nil
 }
 
-func (g *Group) abandon() error {
-	for _, l := range g.loops {
-		l.exit()
-	}
-	return nil
-}
-
 // Start runs each loop in a goroutine of its own.
 func (g *Group) Start() {
+	g.started = true
 	for _, l := range g.loops {
 		g.wg.Go(l.run)
 	}
@@ -66,6 +60,12 @@ func (g *Group) Do(f func(l *Loop)) {
 // Stop ends the loops, and with them every connection, and returns when the
 // last has ended. Not to be called from a loop.
 func (g *Group) Stop() {
+	if !g.started {
+		for _, l := range g.loops {
+			l.exit()
+		}
+		return
+	}
 	for _, l := range g.loops {
 		l.Post(func() { l.stopping = true })
 	}

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -47,6 +48,10 @@ func (g *Group) Listen(addr string, tag uint32) (net.Addr, error) {
 		// anybody has the address, another server of ours included; the
 		// option, set afterwards, lets only the others of this group in.
 		fd, err := listenSocket(tcp, len(fds) > 0)
+		if errors.Is(err, unix.EAFNOSUPPORT) && tcp.IP == nil { // ":8002" on a machine without IPv6
+			tcp.IP = net.IPv4zero
+			fd, err = listenSocket(tcp, len(fds) > 0)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("listen %s: %w", addr, err)
 		}

@@ -772,12 +772,12 @@ func TestBytesThatWereReadBeforeAddAreShownFirst(t *testing.T) {
 				expectEOF(t, peer)
 			}
 			peer.Close()
-			all := ""
+			var all strings.Builder
 			for s := await(t, calls); s.what != "eof"; s = await(t, calls) {
-				all += s.in
+				all.WriteString(s.in)
 			}
-			if all != want {
-				t.Errorf("Data saw %q before EOF, want %q", all, want)
+			if all.String() != want {
+				t.Errorf("Data saw %q before EOF, want %q", all.String(), want)
 			}
 		}
 	}

@@ -185,17 +185,17 @@ func TestNothingFollowsFinish(t *testing.T) {
 		if l.Pending(c) != waiting {
 			t.Errorf("%d bytes wait after Finish, %d before", l.Pending(c), waiting)
 		}
-		all := ""
+		var all strings.Builder
 		for {
 			s := got(t, peer)
 			if s == "" {
 				break
 			}
-			all += s
+			all.WriteString(s)
 			poll(l)
 		}
-		if want := "one two " + string(make([]byte, 4<<20)) + "three"; all != want {
-			t.Errorf("linger %v: %d bytes came, ending in %q, want %d", linger, len(all), all[len(all)-5:], len(want))
+		if want := "one two " + string(make([]byte, 4<<20)) + "three"; all.String() != want {
+			t.Errorf("linger %v: %d bytes came, ending in %q, want %d", linger, len(all.String()), all.String()[len(all.String())-5:], len(want))
 		}
 		if open := map[bool]int{false: 0, true: 1}[linger]; l.Len() != open {
 			t.Errorf("linger %v: %d connections at the end, want %d", linger, l.Len(), open)

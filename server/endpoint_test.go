@@ -435,8 +435,7 @@ func TestSendingFromManyGoroutinesSplitsNothing(t *testing.T) {
 
 func TestMessagesSentInTheMiddleOfAnotherWaitForItsEnd(t *testing.T) {
 	refs := make(chan Ref, 1)
-	// All of it may wait at once: the reader below is no slow one, but no match for eight senders.
-	s := serve(t, Config{MaxPending: 64 << 20}, map[string]*Endpoint{"/push": {Open: func(c Conn) { refs <- c.Ref() }, Piece: Echo().Piece}})
+	s := serve(t, Config{}, map[string]*Endpoint{"/push": {Open: func(c Conn) { refs <- c.Ref() }, Piece: Echo().Piece}})
 	c := s.open(t, "/push")
 	ref := receive(t, "Open", refs)
 	c.write(masked(false, ws.OpText, []byte("begin")))

@@ -331,13 +331,14 @@ func request(path string, lines ...string) string {
 			all = append(all, l)
 		}
 	}
-	out := "GET " + path + " HTTP/1.1\r\n"
+	var out strings.Builder
+	out.WriteString("GET " + path + " HTTP/1.1\r\n")
 	for _, l := range all {
 		if !strings.HasSuffix(l, ":") {
-			out += l + "\r\n"
+			out.WriteString(l + "\r\n")
 		}
 	}
-	return out + "\r\n"
+	return out.String() + "\r\n"
 }
 
 // eventually waits for a condition that has no event to wait for.

@@ -54,8 +54,8 @@ func TestStateOfAConnectionIsSmallAndWithoutPointers(t *testing.T) {
 	look = func(typ reflect.Type, name string) {
 		switch typ.Kind() {
 		case reflect.Struct:
-			for i := range typ.NumField() {
-				look(typ.Field(i).Type, name+"."+typ.Field(i).Name)
+			for field := range typ.Fields() {
+				look(field.Type, name+"."+field.Name)
 			}
 		case reflect.Array:
 			look(typ.Elem(), name+"[]")
