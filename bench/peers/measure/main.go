@@ -39,6 +39,9 @@ var (
 	idle    = flag.Int("idle", 15000, "connections of the idle case")
 )
 
+// processors is where the process that is pinned finds how many there are.
+const processors = "WSPOLL_MEASURE_PROCESSORS"
+
 func main() {
 	if len(os.Args) > 2 && os.Args[1] == "pin" {
 		pin(os.Args[2], os.Args[3:])
@@ -48,8 +51,8 @@ func main() {
 		return
 	}
 	flag.Parse()
-	if os.Getenv("WSPOLL_MEASURE_PINNED") == "" { // begin again on the second processor
-		os.Setenv("WSPOLL_MEASURE_PINNED", "1")
+	if os.Getenv(processors) == "" { // begin again on the second processor
+		os.Setenv(processors, fmt.Sprint(runtime.NumCPU()))
 		pin(fmt.Sprint(min(1, runtime.NumCPU()-1)), append([]string{os.Args[0]}, os.Args[1:]...))
 	}
 	signal.Ignore(unix.SIGPIPE)
@@ -99,7 +102,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, %d processors, %s, %s\n", kernel(), runtime.NumCPU(), runtime.Version(), time.Now().Format(time.DateOnly))
+	fmt.Printf("%s, %s processors, %s, %s\n", kernel(), os.Getenv(processors), runtime.Version(), time.Now().Format(time.DateOnly))
 	for _, c := range cases {
 		if !strings.HasPrefix(c.name, *only) {
 			continue
