@@ -67,6 +67,9 @@ type Config struct {
 	// Budget bounds the bytes in buffers of connections; nil means no bound.
 	Budget *Budget
 
+	// OnAlarm is called, on the loop, when the time of SetAlarm has come.
+	OnAlarm func(l *Loop)
+
 	// OnPanic is called, on the loop, when a Handler or a posted function has
 	// panicked with v; c is the connection that was served, 0 if none was. The
 	// loop then goes on with the others. nil means that the panic ends the program.

@@ -46,7 +46,8 @@ type Loop struct {
 	bufs  bufs
 
 	listeners []listener
-	starved   bool // out of descriptors: listeners are not watched until retry
+	alarm     int64 // of SetAlarm; 0: none
+	starved   bool  // out of descriptors: listeners are not watched until retry
 	retry     uint32
 
 	mu      sync.Mutex
@@ -121,6 +122,15 @@ func (l *Loop) clock() {
 	l.tick = tickOf(l.now)
 }
 
+// Clock is the monotonic time now, in the terms of Now but not rounded to the
+// batch.
+func (l *Loop) Clock() int64 { return sysNow() }
+
+// SetAlarm calls Config.OnAlarm when Now has reached at; a later SetAlarm
+// replaces it. It is for one thing per loop that must happen at an exact time,
+// to the resolution of the kernel's timers; deadlines of connections have Tick.
+func (l *Loop) SetAlarm(at int64) { l.alarm = at }
+
 // ID is the name of c for other goroutines and for later.
 func (l *Loop) ID(c Slot) ID { return ID(l.slots.At(c).gen)<<32 | ID(c) }
 
@@ -190,6 +200,11 @@ func (l *Loop) serve(evs []unix.EpollEvent) {
 			l.dispatch(&evs[i])
 			l.flush() // what Closed had to say to others
 		}
+		if l.alarm != 0 && l.now >= l.alarm {
+			l.alarm = 0
+			l.cfg.OnAlarm(l)
+			l.flush()
+		}
 		if l.tick != l.wheel.now {
 			l.advance(l.tick)
 			l.flush()
@@ -217,12 +232,28 @@ func (l *Loop) wait(evs []unix.EpollEvent) int {
 	if l.woken.Load() || len(l.resumed) > 0 || len(l.running) > 0 {
 		return 0
 	}
-	ms := l.untilNext(sysNow())
+	now := sysNow()
+	ms := l.untilNext(now)
 	if l.starved {
 		ms = int(min(uint(ms), uint(Tick/time.Millisecond))) // -1 is the largest uint
 	}
+	if l.alarm != 0 && (ms < 0 || l.alarm-now < int64(ms)*1e6) {
+		return l.waitForAlarm(evs, l.alarm-now)
+	}
 	n, e := sysWait(l.epfd, evs, ms)
 	if e != none { // EINTR: a signal, no event
+		return 0
+	}
+	return n
+}
+
+// waitForAlarm is the end of wait when the alarm comes before any deadline.
+func (l *Loop) waitForAlarm(evs []unix.EpollEvent, ns int64) int {
+	if ns <= 0 {
+		return 0
+	}
+	n, e := sysWaitFine(l.epfd, evs, ns)
+	if e != none {
 		return 0
 	}
 	return n

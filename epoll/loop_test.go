@@ -589,6 +589,12 @@ func TestAConnectionMayBeClosedWithinEveryCallback(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				if where == "Drained" { // else the kernel might take it all, and nothing would ever drain
+					until(t, "bytes to wait", func() (wait bool) {
+						g.Do(func(l *Loop) { l.Each(func(c Slot) { wait = wait || l.Pending(c) > 0 }) })
+						return wait
+					})
+				}
 				go io.Copy(io.Discard, c)
 				await(t, over)
 				if how != "Detach" {

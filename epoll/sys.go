@@ -88,6 +88,18 @@ func sysWait(epfd int, evs []unix.EpollEvent, ms int) (int, unix.Errno) {
 	return int(n), e
 }
 
+// sysWaitFine is sysWait for up to ns nanoseconds. A kernel before 5.11 has no
+// such call; there the time is rounded up to milliseconds.
+func sysWaitFine(epfd int, evs []unix.EpollEvent, ns int64) (int, unix.Errno) {
+	ts := unix.NsecToTimespec(ns)
+	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(evs))), uintptr(len(evs)),
+		uintptr(unsafe.Pointer(&ts)), 0, 0)
+	if e == unix.ENOSYS {
+		return sysWait(epfd, evs, int((ns+999_999)/1_000_000))
+	}
+	return int(n), e
+}
+
 func sysClose(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // sysShutdown sends FIN: we shall write no more.
