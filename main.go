@@ -13,5 +13,6 @@ func main() { os.Exit(run(os.Args[1:])) }
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
+		benchCommand(),
 	}
 }

@@ -1,10 +1,8 @@
 package bench
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -16,88 +14,155 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config describes a load: connections that each send a message, wait for its
-// echo, and send the next.
-type Config struct {
-	Addr        *net.TCPAddr  // where to connect
-	Host        string        // of the request; empty means Addr
-	Path        string        // of the request; empty means "/"
-	Raw         bool          // plain TCP, no WebSocket: for the floor that a server is compared with
-	Connections int           // how many at once
-	Size        int           // payload bytes of a message
-	Text        bool          // text messages; else binary
-	Depth       int           // messages in flight per connection; 0 means 1
-	Timeout     time.Duration // for connect and upgrade; 0 means 10 s
-}
-
 // Counts are what a client has seen so far.
 type Counts struct {
 	Open      int    // connections that are open for messages
-	Messages  uint64 // echoes that came back whole
-	Bytes     uint64 // their payload
-	Handshake uint64 // connections that were opened, and upgraded unless Raw
-	Failed    uint64 // connections that could not be opened or broke
+	Opened    uint64 // connections that were opened, and upgraded
+	Ended     uint64 // of these, how many have ended, in whatever way
+	Sent      uint64 // messages
+	Messages  uint64 // replies that came back whole and right
+	BytesSent uint64 // payload
+	BytesBack uint64
+	WireIn    uint64 // bytes of TCP payload, handshakes and headers included; not for wss
+	WireOut   uint64
+	InFlight  uint64 // sent and not answered
+	Unsent    uint64 // due by Rate, but no connection could take them
+	Failures  uint64 // of all kinds
+	Slip      time.Duration
 }
 
 // Client is a load on one epoll loop: the other end of what server is. An idle
 // connection costs it what it costs a server.
+//
+// Its methods may be called from one goroutine that is not the loop's.
 type Client struct {
 	cfg   Config
 	group *epoll.Group
 	loop  *epoll.Loop
 	conns epoll.Table[conn]
-	rules frame.Rules
-	piece frame.Piece
-	resp  handshake.Response
+	rings epoll.Table[ring] // only when more than one message is in flight
+	links map[epoll.Slot]*tlsLink
 
-	hello   handshake.Hello
-	request []byte
-	payload []byte
-	message []byte // the payload in a frame, masked; or bare
-	closing []byte // a masked Close 1000
+	pending *pendingTLS
+	rules   frame.Rules
+	piece   frame.Piece
+	resp    handshake.Response
 
-	counts  Counts
-	waiting int           // connections that are being opened
-	ready   chan struct{} // closed when none is
-	cycle   bool          // close each connection when it is open, and open another
-	running bool          // answer each echo with the next message
-	want    uint64        // messages at which home is closed
-	home    chan struct{}
-	err     error // the first failure
+	hellos   []handshake.Hello // for each target
+	requests [][]byte
+	framed   []template // messages for WebSocket
+	bare     []template // and for plain TCP
+	numbered bool       // messages carry their number
+	many     bool       // rings are used
+	closing  []byte     // a masked Close 1000
+	clear    []byte     // scratch for what TLS brings
+	ping     []byte     // a masked ping
+
+	counts   Counts
+	errs     failures
+	connect  Latency
+	upgrade  Latency
+	interval Latency // of the messages since the last Sample
+	message  Latency // of those before
+
+	fan       *fanOut  // when Config.Subscribe is set
+	publisher epoll.ID // the connection to Config.Via, when it is open
+
+	mode     mode
+	waiting  int // connections that are being opened
+	tried    int // dials so far, for taking turns
+	local    int // source addresses of loopback that are full
+	ready    chan struct{}
+	home     chan struct{} // closed when want replies have come
+	want     uint64
+	order    []epoll.ID // open connections, for the schedule
+	turn     int
+	next     float64 // nanosecond at which the next message is due
+	rampNext int64   // and the next connection
+	ended    chan struct{}
 }
+
+// mode is what a client does with its connections.
+type mode uint8
+
+const (
+	modeHold    mode = iota // nothing
+	modeLoop                // answer each reply with the next message
+	modeRate                // send on schedule
+	modeCycle               // close each connection when it is open, and open another
+	modePublish             // publish on schedule to those that subscribe
+	modeClose               // all connections are being closed
+)
 
 // conn is the state of one connection. No pointers.
 type conn struct {
 	parser frame.Parser
-	got    int // payload bytes of the echo that is arriving
+	began  int64  // when the connect, the upgrade, or the message in flight began
+	got    int    // payload bytes of the reply that is arriving
+	sent   uint32 // number of the next message
+	back   uint32 // number of the next reply, if none is out of order
+	holes  uint32 // replies before back that have not come
+	low    uint32 // number of the first reply that has not come, back if there are no holes
+	seq    uint32 // number of the reply that is arriving
+	digits [seqSize]byte
+	target uint8
 	phase  phase
+
+	publishes bool // the one connection of Config.Publish, which is not a subscriber
 }
 
 type phase uint8
 
 const (
-	phaseUpgrade phase = iota
+	phaseConnect phase = iota
+	phaseUpgrade
 	phaseOpen
 	phaseClosing
 )
 
 // New makes a client; it connects with Open.
 func New(cfg Config) (*Client, error) {
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
+	cfg = cfg.withDefaults()
+	switch {
+	case len(cfg.Targets) == 0 || len(cfg.Targets) > 255:
+		return nil, errors.New("from 1 to 255 targets are possible")
+	case cfg.SizeMin < 0:
+		return nil, errors.New("a size cannot be negative")
 	}
-	cfg.Depth = max(cfg.Depth, 1)
-	if cfg.Path == "" {
-		cfg.Path = "/"
+	c := &Client{
+		cfg: cfg, rules: frame.Rules{Client: true}, links: map[epoll.Slot]*tlsLink{},
+		many: !cfg.Subscribe && (cfg.Depth > 1 || cfg.Rate > 0), ended: make(chan struct{}),
 	}
-	if cfg.Host == "" {
-		cfg.Host = cfg.Addr.String()
+	var nonce [16]byte
+	rand.Read(nonce[:])
+	key := handshake.AppendKey(nil, nonce) // one for all: it proves that the server answered this client, no more
+	for i := range cfg.Targets {
+		t := &cfg.Targets[i]
+		c.hellos = append(c.hellos, handshake.Hello{
+			Host: t.Host, Target: t.Path, Key: key, Origin: cfg.Origin, Protocols: cfg.Protocols, Header: cfg.Header,
+		})
+		c.requests = append(c.requests, handshake.AppendRequest(nil, &c.hellos[i]))
 	}
-	c := &Client{cfg: cfg, rules: frame.Rules{Client: true}}
-	c.prepare()
+	if cfg.Subscribe {
+		c.fan = &fanOut{joins: map[epoll.Slot]*frame.Joiner{}}
+	}
+	c.framed, c.bare = templates(&cfg, false), templates(&cfg, true)
+	c.numbered = c.framed[0].seq && cfg.SizeMin >= seqSize
+	if !c.numbered {
+		for i := range c.framed {
+			c.framed[i].seq = false
+		}
+	}
+	var mask [4]byte
+	rand.Read(mask[:])
+	c.closing = frame.AppendMaskedClose(nil, mask, ws.StatusNormalClosure, "")
+	c.ping = frame.AppendMasked(nil, true, ws.OpPing, mask, nil)
+
 	group, err := epoll.NewGroup(epoll.Config{
-		MaxPending: 1 << 30, // a message that is on its way out is the load itself
-		Congested:  1 << 30, // a client that writes much must read meanwhile, or both ends wait
+		MaxPending:   1 << 30, // what is on its way out is the load itself
+		Congested:    1 << 30, // a client that writes much must read meanwhile, or both ends wait
+		WriteTimeout: cfg.Timeout,
+		OnAlarm:      func(*epoll.Loop) { c.alarm() },
 	}, func(l *epoll.Loop) epoll.Handler {
 		c.loop = l
 		return c
@@ -110,250 +175,307 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// prepare makes the bytes that are sent again and again. The masking key and
-// the nonce are random, but the same for all connections: a load test gains
-// nothing from new ones (RFC 6455 §10.3 protects intermediaries from hostile
-// payloads, and ours is our own).
-func (c *Client) prepare() {
-	var nonce [16]byte
-	rand.Read(nonce[:])
-	c.hello = handshake.Hello{Host: c.cfg.Host, Target: c.cfg.Path, Key: handshake.AppendKey(nil, nonce)}
-	c.request = handshake.AppendRequest(nil, &c.hello)
-	c.payload = make([]byte, c.cfg.Size)
-	for i := range c.payload {
-		c.payload[i] = 'a' + byte(i%26)
-	}
-	c.message = c.payload
-	if c.cfg.Raw {
-		return
-	}
-	op := ws.OpBinary
-	if c.cfg.Text {
-		op = ws.OpText
-	}
-	var mask [4]byte
-	rand.Read(mask[:])
-	c.message = frame.AppendMasked(nil, true, op, mask, c.payload)
-	c.closing = frame.AppendMaskedClose(nil, mask, ws.StatusNormalClosure, "")
-}
+// do runs f on the loop and waits for it.
+func (c *Client) do(f func()) { c.group.Do(func(*epoll.Loop) { f() }) }
 
-// Open opens all connections, at most 256 under way at a time, and returns
-// when they are open or the first one failed.
-func (c *Client) Open() error {
+// Open opens all connections and returns when each is open or has failed, or
+// when stop is closed. Failures are in Errors.
+func (c *Client) Open(stop <-chan struct{}) {
 	ready := make(chan struct{})
-	c.group.Do(func(*epoll.Loop) {
+	c.do(func() {
 		c.ready = ready
+		c.rampNext = c.loop.Clock()
 		c.dialMore()
 	})
-	<-ready
-	var err error
-	c.group.Do(func(*epoll.Loop) { err = c.err })
-	return err
+	select {
+	case <-ready:
+	case <-stop:
+		c.do(func() { c.ready = nil })
+	}
 }
 
 // dialMore keeps connections being opened until there are enough.
 func (c *Client) dialMore() {
-	for c.err == nil && c.waiting < 256 && c.waiting+c.counts.Open < c.cfg.Connections {
-		if _, err := c.loop.Dial(c.cfg.Addr, nil, 0, c.cfg.Timeout); err != nil {
-			c.fail(err)
-			return
-		}
-		c.waiting++
+	if c.mode == modeClose {
+		return
 	}
-	if c.ready != nil && (c.err != nil || c.waiting == 0) {
-		close(c.ready)
-		c.ready = nil
+	want := c.cfg.Connections
+	if c.cfg.Publish {
+		want++
 	}
-}
-
-func (c *Client) fail(err error) {
-	c.counts.Failed++
-	if c.err == nil {
-		c.err = err
-	}
-	if c.ready != nil {
-		close(c.ready)
-		c.ready = nil
-	}
-}
-
-// Start sends the first messages; each echo is answered with the next one
-// until Pause.
-func (c *Client) Start() {
-	c.group.Do(func(l *epoll.Loop) {
-		c.running = true
-		l.Each(func(s epoll.Slot) {
-			if c.conns.At(s).phase == phaseOpen {
-				for range c.cfg.Depth {
-					l.Write(s, c.message)
-				}
+	for c.waiting < c.cfg.Opening && c.waiting+c.missing() < want {
+		if c.cfg.Ramp > 0 {
+			now := c.loop.Clock()
+			if now < c.rampNext {
+				c.loop.SetAlarm(c.rampNext)
+				break
 			}
-		})
-	})
+			c.rampNext += int64(float64(time.Second) / c.cfg.Ramp)
+		}
+		if !c.dialOne() && c.mode == modeCycle {
+			c.loop.SetAlarm(c.loop.Clock() + int64(10*time.Millisecond))
+			break // an error that comes at once would come again and again
+		}
+	}
+	if c.ready != nil && c.waiting == 0 && c.missing() >= want {
+		close(c.ready)
+		c.ready = nil
+	}
 }
 
-// Once sends one message on each connection and returns when every echo is back.
-func (c *Client) Once() error {
-	home := make(chan struct{})
-	c.group.Do(func(l *epoll.Loop) {
-		c.want, c.home = c.counts.Messages+uint64(c.counts.Open), home
-		l.Each(func(s epoll.Slot) { l.Write(s, c.message) })
+// missing is how many connections need not be opened (again): those that are
+// open or were, and those that failed. A cycle counts only those that are open.
+func (c *Client) missing() int {
+	if c.mode == modeCycle {
+		return c.counts.Open
+	}
+	return c.tried - c.waiting
+}
+
+// nextTarget is where the next connection goes. The last of all is the one that
+// publishes, to the last target; the others take turns.
+func (c *Client) nextTarget() (target int, publishes bool) {
+	n := len(c.cfg.Targets)
+	switch {
+	case !c.cfg.Publish:
+		return c.tried % n, false
+	case c.tried == c.cfg.Connections:
+		return n - 1, true
+	}
+	return c.tried % max(1, n-1), false
+}
+
+// dialOne starts one connection; false when it could not even begin.
+func (c *Client) dialOne() bool {
+	target, publishes := c.nextTarget()
+	t := &c.cfg.Targets[target]
+	c.tried++
+	if t.TLS != nil {
+		c.waiting++
+		c.dialTLS(target)
+		return true
+	}
+	for {
+		began := c.loop.Clock()
+		s, err := c.loop.Dial(t.Addr, c.source(t.Addr), 0, c.cfg.Timeout)
+		if err == nil {
+			c.conns.Grow(s)
+			*c.conns.At(s) = conn{began: began, target: uint8(target), publishes: publishes}
+			c.waiting++
+			return true
+		}
+		if errors.Is(err, unix.EADDRNOTAVAIL) && c.nextSource(t.Addr, c.local) {
+			continue
+		}
+		kind, detail := ofErrno(err)
+		c.errs.add(kind, detail, 1)
+		return false
+	}
+}
+
+// nextSource takes the next source address of loopback, when the ports of the
+// one that was number full are used up. False when there is none to be had.
+func (c *Client) nextSource(to *net.TCPAddr, full int) bool {
+	if len(c.cfg.Local) > 0 || to.IP.To4() == nil || !to.IP.IsLoopback() || full >= 1<<16 {
+		return false
+	}
+	c.local = max(c.local, full+1)
+	return true
+}
+
+// source is the address to connect from; nil leaves it to the kernel.
+func (c *Client) source(to *net.TCPAddr) *net.TCPAddr {
+	if n := len(c.cfg.Local); n > 0 {
+		return c.cfg.Local[c.tried%n]
+	}
+	if c.local == 0 || !to.IP.IsLoopback() {
+		return nil
+	}
+	n := 1 + c.local // 127.0.0.2 is the first after the kernel's own choice
+	return &net.TCPAddr{IP: net.IPv4(127, byte(n>>16), byte(n>>8), byte(n))}
+}
+
+// Counts are the numbers so far.
+func (c *Client) Counts() (n Counts) {
+	c.do(func() { n = c.count() })
+	return n
+}
+
+func (c *Client) count() Counts {
+	n := c.counts
+	n.Failures = c.errs.total
+	c.loop.Each(func(s epoll.Slot) {
+		k := c.conns.At(s)
+		n.InFlight += uint64(k.sent - k.back + k.holes)
+	})
+	return n
+}
+
+// Errors are the failures so far, the most frequent first.
+func (c *Client) Errors() (list []ErrorCount) {
+	c.do(func() { list = c.errs.list() })
+	return list
+}
+
+// Stop ends all connections at once.
+func (c *Client) Stop() { c.group.Stop() }
+
+// Close ends all connections with a Close frame and returns when they have
+// ended, or after limit.
+func (c *Client) Close(limit time.Duration) {
+	ended := make(chan struct{})
+	c.do(func() {
+		c.mode = modeClose
+		c.ended = ended
+		c.loop.Each(func(s epoll.Slot) {
+			k := c.conns.At(s)
+			if k.phase != phaseOpen || c.cfg.Targets[k.target].Raw {
+				c.loop.Close(s)
+				return
+			}
+			c.goodbye(s, k)
+		})
+		c.checkEnded()
 	})
 	select {
-	case <-home:
-		return nil
-	case <-time.After(c.cfg.Timeout):
-		n, err := c.Counts()
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("%d echoes are missing after %s", c.want-n.Messages, c.cfg.Timeout)
+	case <-ended:
+	case <-time.After(limit):
 	}
 }
 
-// Pause lets the messages in flight come home and sends no more.
-func (c *Client) Pause() { c.group.Do(func(*epoll.Loop) { c.running = false }) }
-
-// Cycle opens connections and closes each as soon as it is upgraded,
-// cfg.Connections at a time, until Pause.
-func (c *Client) Cycle() {
-	c.group.Do(func(*epoll.Loop) {
-		c.running, c.cycle = true, true
-		c.dialMore()
-	})
+func (c *Client) goodbye(s epoll.Slot, k *conn) {
+	k.phase = phaseClosing
+	c.loop.SetDeadline(s, c.cfg.Timeout)
+	c.write(s, c.closing)
 }
 
-// Counts are the numbers so far and the first failure.
-func (c *Client) Counts() (n Counts, err error) {
-	c.group.Do(func(*epoll.Loop) { n, err = c.counts, c.err })
-	return n, err
+func (c *Client) checkEnded() {
+	if c.mode == modeClose && c.loop.Len() == 0 && c.ended != nil {
+		close(c.ended)
+		c.ended = nil
+	}
 }
-
-// Stop ends all connections.
-func (c *Client) Stop() { c.group.Stop() }
 
 // Opened: the TCP connection stands.
 func (c *Client) Opened(s epoll.Slot, _ uint32) {
 	c.conns.Grow(s)
-	*c.conns.At(s) = conn{}
-	if c.cfg.Raw {
-		c.opened(s)
+	k := c.conns.At(s)
+	if p := c.pending; p != nil { // of dialTLS
+		*k = conn{began: p.began, target: p.target}
+		p.link.pipe.loop, p.link.pipe.slot = c.loop, s
+		c.links[s] = p.link
+	}
+	now := c.loop.Clock()
+	c.connect.Record(now - k.began)
+	k.began = now
+	if c.cfg.Targets[k.target].Raw {
+		c.opened(s, k)
 		return
 	}
+	k.phase = phaseUpgrade
 	c.loop.SetDeadline(s, c.cfg.Timeout)
-	c.loop.Write(s, c.request)
+	c.write(s, c.requests[k.target])
 }
 
 // opened: messages may be sent.
-func (c *Client) opened(s epoll.Slot) {
-	c.counts.Open++
-	c.counts.Handshake++
+func (c *Client) opened(s epoll.Slot, k *conn) {
 	c.waiting--
-	c.conns.At(s).phase = phaseOpen
-	c.loop.SetDeadline(s, 0)
-	if c.cycle {
-		c.conns.At(s).phase = phaseClosing
-		c.loop.Write(s, c.closing)
+	k.phase, k.began = phaseOpen, 0
+	if k.publishes {
+		c.publisher = c.loop.ID(s)
+		c.dialMore()
 		return
+	}
+	c.counts.Open++
+	c.counts.Opened++
+	if c.many {
+		c.rings.Grow(s)
+		*c.rings.At(s) = ring{}
+	}
+	raw := c.cfg.Targets[k.target].Raw
+	c.loop.SetDeadline(s, 0)
+	if !raw {
+		c.loop.SetDeadline(s, c.cfg.Ping)
+	}
+	switch c.mode {
+	case modeCycle:
+		if raw {
+			c.loop.Close(s)
+			return
+		}
+		c.goodbye(s, k)
+		return
+	case modeClose:
+		c.loop.Close(s)
+		return
+	case modeRate:
+		c.order = append(c.order, c.loop.ID(s))
 	}
 	c.dialMore()
 }
 
-// Data: the answer to the handshake, then echoes.
+// Data: the answer to the handshake, then replies.
 func (c *Client) Data(s epoll.Slot, in []byte) int {
 	k := c.conns.At(s)
+	if t := c.cfg.Targets[k.target]; t.TLS != nil {
+		return c.decrypt(s, k, in)
+	}
+	done := c.plain(s, k, in)
+	c.counts.WireIn += uint64(done)
+	return done
+}
+
+func (c *Client) plain(s epoll.Slot, k *conn, in []byte) int {
 	switch {
 	case k.phase == phaseUpgrade:
-		n, err := handshake.ParseResponse(in, nil, &c.resp)
-		if err == nil && n > 0 {
-			err = c.resp.Check(&c.hello)
-		}
-		if err != nil {
-			c.broke(s, err)
-			return len(in)
-		}
-		if n > 0 {
-			c.opened(s)
-		}
-		return n
+		return c.answer(s, k, in)
 	case k.phase == phaseClosing:
 		return len(in) // the server's Close, then its FIN
-	case c.cfg.Raw:
+	case c.cfg.Targets[k.target].Raw:
 		return c.raw(s, k, in)
 	}
 	return c.frames(s, k, in)
 }
 
-func (c *Client) raw(s epoll.Slot, k *conn, in []byte) int {
-	c.counts.Bytes += uint64(len(in))
-	k.got += len(in)
-	for k.got >= len(c.payload) {
-		k.got -= len(c.payload)
-		c.echoed(s)
+// answer reads the server's half of the handshake. Frames may follow it in the
+// same packet.
+func (c *Client) answer(s epoll.Slot, k *conn, in []byte) int {
+	n, err := handshake.ParseResponse(in, nil, &c.resp)
+	if err == nil && n > 0 {
+		err = c.resp.Check(&c.hellos[k.target])
 	}
-	return len(in)
-}
-
-// frames checks that the echo is what was sent, byte for byte.
-func (c *Client) frames(s epoll.Slot, k *conn, in []byte) (done int) {
+	if err != nil {
+		c.broke(s, err)
+		return len(in)
+	}
+	if n == 0 {
+		return 0
+	}
+	c.upgrade.Record(c.loop.Clock() - k.began)
 	id := c.loop.ID(s)
-	for done < len(in) {
-		p := &c.piece
-		n, err := k.parser.Next(&c.rules, in[done:], p)
-		if err != nil {
-			c.broke(s, err)
-			return len(in)
-		}
-		if n == 0 {
-			return done
-		}
-		done += n
-		if p.Op.IsControl() {
-			if p.Op == ws.OpClose {
-				code, reason, _ := frame.ParseClose(p.Data)
-				c.broke(s, fmt.Errorf("the server closed with %d %s", code, reason))
-				return len(in)
-			}
-			continue
-		}
-		if end := k.got + len(p.Data); end > len(c.payload) || !bytes.Equal(p.Data, c.payload[k.got:end]) ||
-			p.Last && end < len(c.payload) {
-			c.broke(s, errors.New("the echo is not what was sent"))
-			return len(in)
-		}
-		k.got += len(p.Data)
-		c.counts.Bytes += uint64(len(p.Data))
-		if p.Last {
-			k.got = 0
-			c.echoed(s)
-			if c.loop.ID(s) != id {
-				return len(in)
-			}
-		}
+	c.opened(s, k)
+	if c.loop.ID(s) != id || n == len(in) {
+		return n
 	}
-	return done
-}
-
-func (c *Client) echoed(s epoll.Slot) {
-	if c.counts.Messages++; c.home != nil && c.counts.Messages >= c.want {
-		close(c.home)
-		c.home = nil
-	}
-	if c.running {
-		c.loop.Write(s, c.message)
-	}
+	return n + c.plain(s, k, in[n:])
 }
 
 // broke ends a connection that did something wrong.
 func (c *Client) broke(s epoll.Slot, err error) {
-	c.fail(err)
+	kind, detail := ofError(err)
+	c.lose(s, kind, detail)
+}
+
+// lose counts a failure and ends the connection.
+func (c *Client) lose(s epoll.Slot, kind, detail string) {
+	c.errs.add(kind, detail, 1)
 	c.loop.Close(s)
 }
 
 // EOF: expected of a connection that was to be closed.
 func (c *Client) EOF(s epoll.Slot) {
-	if c.conns.At(s).phase != phaseClosing {
-		c.fail(errors.New("the server closed the TCP connection"))
+	if k := c.conns.At(s); k.phase != phaseClosing {
+		c.errs.add(KindEOF, "FIN without a Close frame", 1)
 	}
 	c.loop.Close(s)
 }
@@ -361,24 +483,45 @@ func (c *Client) EOF(s epoll.Slot) {
 // Drained needs nothing.
 func (c *Client) Drained(epoll.Slot) {}
 
-// Expired: the upgrade took too long.
+// Expired: the upgrade or the close took too long, or a ping is due.
 func (c *Client) Expired(s epoll.Slot) {
-	c.broke(s, fmt.Errorf("no answer to the handshake within %s", c.cfg.Timeout))
+	switch k := c.conns.At(s); k.phase {
+	case phaseOpen:
+		c.write(s, c.ping)
+		c.loop.SetDeadline(s, c.cfg.Ping)
+	case phaseClosing:
+		c.lose(s, KindTimeout, "close")
+	default:
+		c.lose(s, KindTimeout, "upgrade")
+	}
 }
 
 // Closed counts the connection out.
 func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
-	c.conns.Grow(s)
-	if k := c.conns.At(s); k.phase == phaseUpgrade {
+	k := c.conns.At(s)
+	switch {
+	case k.phase < phaseOpen:
 		c.waiting--
-	} else {
+	case !k.publishes:
 		c.counts.Open--
+		c.counts.Ended++
 	}
-	c.conns.At(s).phase = phaseUpgrade // for a Dial in this slot that fails before Opened
-	if cause != epoll.CauseLocal && cause != epoll.CauseEOF {
-		c.fail(fmt.Errorf("connection %s: %w", cause, errno))
+	if k.holes > 0 {
+		c.errs.add(KindLost, "no reply, though later messages had theirs", uint64(k.holes))
 	}
-	if c.cycle && c.running {
+	if cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
+		kind, detail := ofCause(cause, errno)
+		c.errs.add(kind, detail, 1)
+	}
+	delete(c.links, s)
+	if c.many && k.phase >= phaseOpen {
+		*c.rings.At(s) = ring{}
+	}
+	*k = conn{}
+	if c.mode == modeCycle || c.ready != nil {
 		c.dialMore()
+	}
+	if c.mode == modeClose && c.loop.Len() <= 1 { // this one is still counted
+		c.loop.Post(c.checkEnded)
 	}
 }

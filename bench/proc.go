@@ -57,3 +57,13 @@ func (p Process) Private() (int64, error) {
 	}
 	return sum, nil
 }
+
+// count is how many entries a directory of the process has in /proc: its
+// threads (task) or descriptors (fd). 0 when it cannot be read.
+func (p Process) count(dir string) int {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", int(p), dir))
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}

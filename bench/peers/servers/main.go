@@ -1,0 +1,122 @@
+// Servers runs the echo of another library, for wspoll bench compare:
+//
+//	servers gorilla 127.0.0.1:0     # prints ws://127.0.0.1:PORT/ and serves until SIGTERM
+//	servers list                    # prints the names
+//
+// Each echo is what the library's own documentation shows, with the settings
+// that it recommends for many connections, without compression. The addresses
+// are those of loopback only: these servers check nothing.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+)
+
+// A peer is a server that can be run.
+type peer struct {
+	name   string
+	module string // of the library; its version is shown
+	about  string
+	tcp    bool                     // echoes bare TCP
+	serve  func(net.Listener) error // returns only if it fails
+}
+
+var peers = []peer{
+	{"gorilla", "github.com/gorilla/websocket", "goroutine each, pooled write buffers", false, serveGorilla},
+	{"coder", "github.com/coder/websocket", "goroutine each", false, serveCoder},
+	{"gws", "github.com/lxzan/gws", "goroutine each, callbacks", false, serveGws},
+	{"gobwas", "github.com/gobwas/ws", "wsutil, goroutine each", false, serveGobwas},
+	{"gobwas-epoll", "github.com/gobwas/ws", "wsutil, a simple epoll over net.Conn", false, serveGobwasEpoll},
+	{"netpoll", "github.com/cloudwego/netpoll", "gobwas/ws on its zero-copy buffers", false, serveNetpoll},
+	{"fasthttp", "github.com/fasthttp/websocket", "on fasthttp, goroutine each, pooled write buffers", false, serveFasthttp},
+	{"tcp-go", "", "bare TCP in plain Go, goroutine each: a floor", true, serveTCP},
+}
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "servers: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout io.Writer) error {
+	switch {
+	case len(args) == 1 && args[0] == "list":
+		return list(stdout)
+	case len(args) != 2:
+		return errors.New("call it with a name and an address, like gorilla 127.0.0.1:0; or with list")
+	}
+	for _, p := range peers {
+		if p.name == args[0] {
+			return p.run(args[1], stdout)
+		}
+	}
+	return fmt.Errorf("there is no server %q; see servers list", args[0])
+}
+
+// list prints a line for each server: its name, the library with its version,
+// a few words.
+func list(w io.Writer) error {
+	versions := map[string]string{}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			versions[m.Path] = m.Version
+		}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, p := range peers {
+		about := p.about
+		if p.module != "" {
+			about = strings.TrimSpace(strings.TrimPrefix(p.module, "github.com/")+" "+versions[p.module]) + ", " + about
+		}
+		fmt.Fprintf(t, "%s\t%s\n", p.name, about)
+	}
+	return t.Flush()
+}
+
+// run serves on addr until SIGTERM or SIGINT.
+func (p *peer) run(addr string, stdout io.Writer) error {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
+	l, err := net.Listen("tcp4", addr)
+	if err != nil {
+		return err
+	}
+	bound := l.Addr().(*net.TCPAddr)
+	if !bound.IP.IsLoopback() {
+		return fmt.Errorf("%s is not an address of loopback", addr)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.serve(l) }()
+	if p.tcp {
+		fmt.Fprintf(stdout, "tcp://%s\n", bound)
+	} else {
+		fmt.Fprintf(stdout, "ws://%s/\n", bound)
+	}
+	select {
+	case err := <-ended:
+		return fmt.Errorf("%s: %w", p.name, err)
+	case <-stop:
+		return nil
+	}
+}
+
+// accept gives each connection of l to f.
+func accept(l net.Listener, f func(net.Conn)) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		f(conn)
+	}
+}

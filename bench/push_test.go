@@ -1,0 +1,148 @@
+package bench
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"wspoll/server"
+
+	"github.com/gobwas/ws"
+)
+
+// fanOutServer sends every message that anybody sends to everybody. tamper may
+// change what goes to one connection: nothing, the message, or more of them.
+func fanOutServer(t *testing.T, tamper func(subscriber int, payload []byte) [][]byte) Target {
+	t.Helper()
+	s, err := server.New(server.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var refs []server.Ref
+	err = s.Handle("/all", &server.Endpoint{
+		Open: func(c server.Conn) { mu.Lock(); refs = append(refs, c.Ref()); mu.Unlock() },
+		Message: func(_ server.Conn, op ws.OpCode, payload []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			for i, r := range refs {
+				for _, p := range tamper(i, payload) {
+					r.Send(op, p)
+				}
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.Shutdown(ctx)
+	})
+	target, err := ParseTarget("ws://"+addr.String()+"/all", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+func runPush(t *testing.T, target Target, size int) *Result {
+	t.Helper()
+	r, err := Run(t.Context(), Options{
+		Config: Config{
+			Targets: []Target{target}, Connections: 40, Rate: 50, SizeMin: size, Subscribe: true, Publish: true, Timeout: 5 * time.Second,
+		},
+		Scenario: "push", Duration: 600 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func untouched(_ int, p []byte) [][]byte { return [][]byte{p} }
+
+func TestPushMeasuresEveryDelivery(t *testing.T) {
+	for _, size := range []int{0, 128, 30_000} {
+		r := runPush(t, fanOutServer(t, untouched), size)
+		if r.Sent < 20 || r.Messages != r.Sent*40 || r.Opened != 40 || len(r.Errors) != 0 {
+			t.Errorf("size %d: %d published, %d delivered to %d, errors %v", size, r.Sent, r.Messages, r.Opened, r.Errors)
+		}
+		if n := r.Message.Count(); uint64(n) != r.Messages {
+			t.Errorf("size %d: %d latencies of %d deliveries", size, n, r.Messages)
+		}
+		if n := r.Spread.Count(); uint64(n) != r.Sent || r.Spread.At(100) > r.Message.At(100) {
+			t.Errorf("size %d: %d spreads of %d messages; the widest is %s, the latest delivery %s", size, n, r.Sent, r.Spread.At(100), r.Message.At(100))
+		}
+	}
+}
+
+// seventh tampers with every seventh message to subscriber 3.
+func seventh(f func(p []byte) [][]byte) func(int, []byte) [][]byte {
+	return func(i int, p []byte) [][]byte {
+		if seq, _, ok := parseStamp(p); ok && i == 3 && seq%7 == 5 {
+			return f(p)
+		}
+		return [][]byte{p}
+	}
+}
+
+func TestPushNamesWhatASubscriberMissed(t *testing.T) {
+	var kept []byte
+	for _, c := range []struct {
+		kind   string
+		tamper func(int, []byte) [][]byte
+	}{
+		{KindLost, seventh(func([]byte) [][]byte { return nil })},
+		{KindDuplicate, seventh(func(p []byte) [][]byte { return [][]byte{p, p} })},
+		{KindReordered, func(i int, p []byte) [][]byte { // the sixth comes after the seventh
+			seq, _, _ := parseStamp(p)
+			switch {
+			case i != 3:
+			case seq%7 == 5:
+				kept = append([]byte(nil), p...)
+				return nil
+			case seq%7 == 6 && kept != nil:
+				return [][]byte{p, kept}
+			}
+			return [][]byte{p}
+		}},
+	} {
+		r := runPush(t, fanOutServer(t, c.tamper), 64)
+		found := false
+		for _, e := range r.Errors {
+			found = found || e.Kind == c.kind && e.Count > 0
+		}
+		if !found {
+			t.Errorf("%s: not found; errors are %v", c.kind, r.Errors)
+		}
+	}
+}
+
+func TestPushCountsWhatHasNoStampAndSaysSo(t *testing.T) {
+	r := runPush(t, fanOutServer(t, func(int, []byte) [][]byte { return [][]byte{[]byte("heart beat")} }), 64)
+	if r.Messages == 0 || r.Message.Count() != 0 || !strings.Contains(strings.Join(r.Notes, " "), "no time stamp") {
+		t.Errorf("%d messages, %d latencies, notes %q", r.Messages, r.Message.Count(), r.Notes)
+	}
+}
+
+func TestAStampIsReadBackAndNothingElseIsOne(t *testing.T) {
+	at := time.Unix(1_795_392_000, 123_456_789)
+	b := AppendStamp(nil, 17, at, 100)
+	if seq, ns, ok := parseStamp(b); !ok || seq != 17 || ns != at.UnixNano() || len(b) != 100 {
+		t.Errorf("%q: %d, %d, %v", b, seq, ns, ok)
+	}
+	for _, bad := range []string{"", "wspoll", "wspoll 1", "wspoll 1 2", "wspoll x 2 ", "wspoll 1 x ", "wspoll -1 2 ", "heart beat"} {
+		if _, _, ok := parseStamp([]byte(bad)); ok {
+			t.Errorf("%q is taken for a stamp", bad)
+		}
+	}
+}

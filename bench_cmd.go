@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/textproto"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"wspoll/bench"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// benchOptions are the flags that the scenarios of bench share.
+type benchOptions struct {
+	connections int
+	size        string
+	payload     string
+	text        bool
+	depth       int
+	rate        float64
+	publish     bool
+	ramp        float64
+	duration    time.Duration
+	hold        time.Duration
+	messages    uint64
+	ping        time.Duration
+	timeout     time.Duration
+	headers     []string
+	protocols   []string
+	origin      string
+	insecure    bool
+	local       []string
+	processes   int
+	serverPID   int
+	thresholds  []string
+	json, hdr   string
+	html        string
+	quiet       bool
+}
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Load-test a WebSocket server, this one or any other",
+		Long: `Load-test a WebSocket server, this one or any other.
+
+The summary goes to stdout, progress to stderr. Exit status 0: done; 1: a --threshold
+was missed, or the run failed; 2: nothing could be measured with these arguments.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%q is not a scenario of bench; see %s --help", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		scenarioCommand("echo", "Send messages and wait for each to come back",
+			`Send messages and wait for each to come back, byte for byte.
+
+Closed loop, the default: each reply triggers the next message, --depth of them in flight on
+each connection. Open loop, with --rate: messages are sent on schedule whatever the replies
+do, and latency counts from the scheduled time, so that a stall of the server is not hidden.`),
+		scenarioCommand("connect", "Open connections: handshakes per second, connect and upgrade times",
+			`Open connections, upgrade them and close them again, --connections at a time, for --duration.
+With --ramp, open that many per second until --connections are open, hold them for --hold,
+and close them.`),
+		scenarioCommand("idle", "Open connections and hold them: what each costs the server",
+			`Open connections, send one message on each (--size 0 for none), and hold them for --hold.
+With --server-pid, says what each costs the server: private memory, CPU, threads, descriptors.`),
+		scenarioCommand("push", "Listen for what the server pushes: how late, how far apart, what is lost",
+			`Open connections that listen. Every message that begins with the stamp "wspoll NUMBER NANOSECONDS "
+counts: how late it came, how far the first and the last receiver were apart, what was lost or
+out of order. With --publish, one more connection publishes such messages, --rate per second,
+to the last URL given (or the only one), from where the server is to push them to all.`),
+		compareCommand(),
+		pollingCommand(),
+		diffCommand(),
+	)
+	return cmd
+}
+
+func scenarioCommand(name, short, long string) *cobra.Command {
+	var o benchOptions
+	cmd := &cobra.Command{
+		Use:   name + " URL...",
+		Short: short,
+		Long:  long,
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, urls []string) error {
+			return o.run(name, urls, cmd.Flags(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.IntVarP(&o.connections, "connections", "c", 64, "connections at once")
+	if name != "connect" {
+		f.StringVar(&o.size, "size", "32", "payload bytes of a message, like 32, 16KiB, or a range like 16-4KiB")
+		f.StringVar(&o.payload, "payload", "", "file whose content is the payload")
+		f.BoolVar(&o.text, "text", false, "send text messages (default: binary)")
+	}
+	switch name {
+	case "echo":
+		f.IntVar(&o.depth, "depth", 1, "messages in flight on each connection (closed loop)")
+		f.Float64Var(&o.rate, "rate", 0, "messages per second over all connections, sent on schedule (open loop)")
+		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure")
+		f.Uint64VarP(&o.messages, "messages", "n", 0, "end after so many replies, if that comes before --duration")
+	case "connect":
+		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure, without --ramp")
+		f.DurationVar(&o.hold, "hold", 0, "with --ramp: how long to hold the connections")
+	case "push":
+		f.BoolVar(&o.publish, "publish", false, "publish through one more connection, to the last URL given")
+		f.Float64Var(&o.rate, "rate", 10, "messages published per second")
+		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure")
+	case "idle":
+		f.DurationVar(&o.hold, "hold", 10*time.Second, "how long to hold the connections")
+		f.DurationVar(&o.ping, "ping", 0, "send a ping on each connection so often")
+	}
+	f.Float64Var(&o.ramp, "ramp", 0, "connections opened per second (default: as fast as they open)")
+	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "for a connect, an upgrade, and a reply")
+	f.StringArrayVarP(&o.headers, "header", "H", nil, `request header, "Name: value"; repeatable`)
+	f.StringSliceVar(&o.protocols, "subprotocol", nil, "subprotocol to offer; repeatable")
+	f.StringVar(&o.origin, "origin", "", "Origin header")
+	f.BoolVar(&o.insecure, "insecure", false, "accept any certificate of a wss server")
+	f.StringSliceVar(&o.local, "local-addr", nil, "source addresses, like 127.0.0.1-127.0.0.50, so that ports do not run out")
+	f.IntVar(&o.processes, "processes", 1, "split the load over so many processes, each with its own descriptors, and merge their results")
+	f.IntVar(&o.serverPID, "server-pid", 0, "process id of the server, if it runs on this machine: its CPU and memory are reported")
+	f.StringArrayVar(&o.thresholds, "threshold", nil, `condition like 'p99<50ms' or 'errors==0'; missed: exit status 1; repeatable`)
+	f.StringVar(&o.json, "json", "", "file for the result, - for stdout instead of the summary")
+	f.StringVar(&o.hdr, "hdr", "", "file for the latency percentiles (.hgrm)")
+	f.StringVar(&o.html, "html", "", "file for a report page")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	return cmd
+}
+
+// options turns the flags into what package bench takes.
+func (o *benchOptions) options(scenario string, urls []string) (bench.Options, error) {
+	b := bench.Options{Scenario: scenario, Duration: o.duration, Messages: o.messages, Server: bench.Process(o.serverPID)}
+	b.Config = bench.Config{
+		Connections: o.connections, Ramp: o.ramp, Text: o.text, Depth: o.depth, Rate: o.rate, Limit: o.messages,
+		Protocols: o.protocols, Origin: o.origin, Ping: o.ping, Timeout: o.timeout,
+	}
+	b.Subscribe, b.Publish = scenario == "push", o.publish
+	if scenario == "idle" || o.ramp > 0 && scenario == "connect" {
+		b.Duration = o.hold
+	}
+	switch {
+	case o.connections < 1 || o.connections > 10_000_000:
+		return b, fmt.Errorf("--connections %d: must be from 1 to 10000000", o.connections)
+	case scenario == "echo" && (o.depth < 1 || o.depth > 1<<15):
+		return b, fmt.Errorf("--depth %d: must be from 1 to %d", o.depth, 1<<15)
+	case !(o.rate >= 0 && o.rate <= 1e7): // nor NaN
+		return b, fmt.Errorf("--rate %g: must be from 0 to ten million messages per second", o.rate)
+	case o.publish && (o.rate == 0 || o.processes > 1):
+		return b, errors.New("--publish needs a --rate, and one process")
+	case !(o.ramp >= 0 && o.ramp <= 1e6):
+		return b, fmt.Errorf("--ramp %g: must be from 0 to a million connections per second", o.ramp)
+	case strings.ContainsAny(o.origin+strings.Join(o.protocols, ""), "\r\n"):
+		return b, errors.New("--origin and --subprotocol must be one line")
+	case o.messages > 0 && o.messages < uint64(o.processes):
+		return b, fmt.Errorf("--messages %d: must be at least one for each of the %d processes", o.messages, o.processes)
+	case o.processes < 1 || o.processes > 256:
+		return b, fmt.Errorf("--processes %d: must be from 1 to 256", o.processes)
+	case o.timeout < 50*time.Millisecond:
+		return b, fmt.Errorf("--timeout %s: must be at least 50ms", o.timeout)
+	case b.Duration < 0, b.Duration == 0 && scenario != "connect":
+		return b, errors.New("the time to measure must be more than 0")
+	case o.ping < 0 || o.ping > 0 && o.ping < 50*time.Millisecond:
+		return b, fmt.Errorf("--ping %s: must be at least 50ms", o.ping)
+	case o.serverPID != 0:
+		if _, err := b.Server.CPU(); err != nil {
+			return b, fmt.Errorf("--server-pid %d: there is no such process on this machine", o.serverPID)
+		}
+	}
+	for _, u := range urls {
+		t, err := bench.ParseTarget(u, o.insecure)
+		if err != nil {
+			return b, err
+		}
+		b.Targets = append(b.Targets, t)
+	}
+	var err error
+	if b.SizeMin, b.SizeMax, err = parseSizes(o.size); err != nil {
+		return b, err
+	}
+	if o.payload != "" {
+		if b.Payload, err = os.ReadFile(o.payload); err != nil {
+			return b, fmt.Errorf("--payload: %w", err)
+		}
+	}
+	if len(o.local) > 0 {
+		if b.Local, err = bench.ParseLocal(strings.Join(o.local, ",")); err != nil {
+			return b, fmt.Errorf("--local-addr: %w", err)
+		}
+	}
+	b.Header, err = parseHeaders(o.headers)
+	return b, err
+}
+
+// parseSizes reads "32", "16KiB" or "16-4KiB"; nothing means 0.
+func parseSizes(s string) (low, high int, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	from, to, ranged := strings.Cut(s, "-")
+	var a, b byteSize
+	if err := a.Set(from); err != nil {
+		return 0, 0, fmt.Errorf("--size: %w", err)
+	}
+	b = a
+	if ranged {
+		if err := b.Set(to); err != nil {
+			return 0, 0, fmt.Errorf("--size: %w", err)
+		}
+	}
+	if b < a || b > 1<<30 {
+		return 0, 0, fmt.Errorf("--size %s: a range goes from the smaller to the larger, 1GiB at most", s)
+	}
+	return int(a), int(b), nil
+}
+
+// parseHeaders checks "Name: value" lines and ends each by CRLF.
+func parseHeaders(lines []string) ([]byte, error) {
+	var out []byte
+	for _, l := range lines {
+		in := textproto.NewReader(bufio.NewReader(strings.NewReader(l + "\r\n\r\n")))
+		if h, err := in.ReadMIMEHeader(); err != nil || len(h) != 1 {
+			return nil, fmt.Errorf(`--header %q: must be like "Name: value"`, l)
+		}
+		out = append(append(out, l...), "\r\n"...)
+	}
+	return out, nil
+}
+
+// run is a scenario from its flags to its exit status.
+func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet, stdout, stderr io.Writer) error {
+	b, err := o.options(scenario, urls)
+	if err != nil {
+		return err
+	}
+	var limits []bench.Threshold
+	for _, t := range o.thresholds {
+		l, err := bench.ParseThreshold(t)
+		if err != nil {
+			return fmt.Errorf("--threshold: %w", err)
+		}
+		limits = append(limits, l)
+	}
+	if _, err := raiseFileLimit(); err != nil {
+		return failed(err)
+	}
+	b.Command = append([]string{"wspoll"}, os.Args[1:]...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	var res *bench.Result
+	p := newProgress(stderr, o.quiet)
+	if o.processes > 1 {
+		res, err = runProcesses(ctx, o, scenario, urls, flags, stderr)
+	} else {
+		b.Progress = p.show
+		res, err = bench.Run(ctx, b)
+	}
+	p.end()
+	if err != nil {
+		return err
+	}
+	return o.report(res, limits, stdout, stderr)
+}
+
+// report writes the result wherever it was asked for and checks the thresholds.
+func (o *benchOptions) report(res *bench.Result, limits []bench.Threshold, stdout, stderr io.Writer) error {
+	for _, f := range []struct {
+		path string
+		r    bench.Reporter
+	}{{o.json, res.JSON()}, {o.hdr, res.HDR()}, {o.html, res.HTML()}} {
+		switch f.path {
+		case "":
+		case "-":
+			if err := f.r(stdout); err != nil {
+				return failed(err)
+			}
+		default:
+			if err := writeFile(f.path, f.r); err != nil {
+				return failed(err)
+			}
+		}
+	}
+	if o.json != "-" && o.hdr != "-" && o.html != "-" {
+		if err := res.Text()(stdout); err != nil {
+			return failed(err)
+		}
+	}
+	var missed []string
+	for _, l := range limits {
+		if ok, got := l.Check(res); !ok {
+			missed = append(missed, got)
+		}
+	}
+	if len(missed) > 0 {
+		return failed(fmt.Errorf("threshold missed: %s", strings.Join(missed, "; ")))
+	}
+	return nil
+}
+
+func writeFile(path string, r bench.Reporter) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(r(f), f.Close())
+}
+
+// progress shows each interval on stderr: on a terminal one line that changes,
+// elsewhere a line each.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	quiet    bool
+	shown    bool
+}
+
+func newProgress(w io.Writer, quiet bool) *progress {
+	p := &progress{w: w, quiet: quiet}
+	if f, ok := w.(*os.File); ok {
+		st, err := f.Stat()
+		p.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
+	}
+	return p
+}
+
+func (p *progress) show(s bench.Sample) {
+	if p.quiet {
+		return
+	}
+	line := fmt.Sprintf("%5.1f s  %d open  %d/s  p50 %.3f ms  p99 %.3f ms  max %.1f ms  errors %d  client CPU %.0f %%",
+		s.At, s.Open, s.Messages, s.P50, s.P99, s.Max, s.Errors, 100*s.ClientCPU)
+	if s.ServerCPU > 0 {
+		line += fmt.Sprintf("  server CPU %.0f %%", 100*s.ServerCPU)
+	}
+	if p.terminal {
+		fmt.Fprintf(p.w, "\r\x1b[K%s", line)
+	} else {
+		fmt.Fprintln(p.w, line)
+	}
+	p.shown = true
+}
+
+func (p *progress) end() {
+	if p.shown && p.terminal {
+		fmt.Fprintln(p.w)
+	}
+}
+
+func diffCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "diff BEFORE.json AFTER.json",
+		Short: "Compare two results that --json wrote",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := bench.ReadResult(args[0])
+			if err != nil {
+				return err
+			}
+			b, err := bench.ReadResult(args[1])
+			if err != nil {
+				return err
+			}
+			return failed(bench.Diff(a, b)(cmd.OutOrStdout()))
+		},
+	}
+}
+
+// share is what part of n child i of count gets.
+func share(n, i, count int) int { return n*(i+1)/count - n*i/count }
+
+func formatFloat(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
