@@ -331,12 +331,7 @@ type progress struct {
 }
 
 func newProgress(w io.Writer, quiet bool) *progress {
-	p := &progress{w: w, quiet: quiet}
-	if f, ok := w.(*os.File); ok {
-		st, err := f.Stat()
-		p.terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
-	}
-	return p
+	return &progress{w: w, quiet: quiet, terminal: isTerminal(w)}
 }
 
 func (p *progress) show(s bench.Sample) {

@@ -131,8 +131,10 @@ func flagError(cmd *cobra.Command, err error) error {
 // wanted says what a value of f must be; err is why one was not taken.
 func wanted(f *pflag.Flag, err error) string {
 	switch f.Value.Type() {
-	case "int":
+	case "int", "uint64":
 		return "a whole number"
+	case "float64":
+		return "a number"
 	case "bool":
 		return "true or false"
 	case "duration":

@@ -185,6 +185,7 @@ func compare(stdout, stderr io.Writer, o *compareOptions) error {
 		Collector: bench.Contestant{Name: compareOurs, Args: o.collector},
 		Baseline:  o.baseline, Floor: compareFloor, Pinning: pinning, Command: os.Args,
 		Begin:    func(all *bench.Comparison) { all.WriteTitle(out) },
+		Latency:  (*bench.Client).TakeLatency,
 		Progress: progress.show,
 		CaseDone: func(c *bench.ComparedCase) {
 			progress.clear()

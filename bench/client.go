@@ -311,6 +311,16 @@ func (c *Client) count() Counts {
 	return n
 }
 
+// TakeLatency is the distribution of the messages that came back since the
+// last call.
+func (c *Client) TakeLatency() (l Latency) {
+	c.do(func() {
+		l.Merge(&c.interval)
+		c.interval.Reset()
+	})
+	return l
+}
+
 // Errors are the failures so far, the most frequent first.
 func (c *Client) Errors() (list []ErrorCount) {
 	c.do(func() { list = c.errs.list() })

@@ -50,8 +50,8 @@ func TestURLsThatCannotBeATargetAreNamed(t *testing.T) {
 
 func TestSourceAddressRanges(t *testing.T) {
 	for in, want := range map[string]string{
-		"127.0.0.1":                      "127.0.0.1",
-		"127.0.0.254-127.0.1.1":          "127.0.0.254 127.0.0.255 127.0.1.0 127.0.1.1",
+		"127.0.0.1":                        "127.0.0.1",
+		"127.0.0.254-127.0.1.1":            "127.0.0.254 127.0.0.255 127.0.1.0 127.0.1.1",
 		"127.0.0.3, ::1,10.0.0.1-10.0.0.1": "127.0.0.3 ::1 10.0.0.1",
 	} {
 		got, err := ParseLocal(in)

@@ -23,7 +23,7 @@ import (
 type liar struct {
 	url      string
 	addr     net.Addr
-	greet    func(c *liarConn) bool                                // in place of the handshake; false: that was all
+	greet    func(c *liarConn) bool                                 // in place of the handshake; false: that was all
 	answer   func(c *liarConn, n int, op ws.OpCode, payload []byte) // n counts the messages of the connection from 1; nil: echo
 	lies     atomic.Int64
 	messages atomic.Int64
@@ -408,7 +408,7 @@ func TestEachLieOfAServerIsCaughtCountedAndNamed(t *testing.T) {
 					l.listen(t)
 					o := Options{Scenario: "echo", Duration: 3 * time.Second, Messages: 150, Config: Config{
 						Targets: targets(t, l.url), Connections: connections, SizeMin: 32, SizeMax: 32, Text: true, Depth: 1,
-						Limit: 150, Timeout: 300 * time.Millisecond,
+						Limit: 150, Timeout: 900 * time.Millisecond,
 					}}
 					switch in {
 					case inDepth8:
@@ -530,4 +530,3 @@ func TestAServerThatAnswersUnaskedIsCaught(t *testing.T) {
 		}
 	}
 }
-

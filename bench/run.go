@@ -79,10 +79,10 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	r.measure(ctx, open)
-	r.finish(ctx, before)
 	if n := c.Counts(); n.Opened == 0 && ctx.Err() == nil {
 		return nil, fmt.Errorf("no connection could be opened: %s", firstError(c.Errors()))
 	}
+	r.finish(ctx, before)
 	return r.res, nil
 }
 
@@ -139,13 +139,14 @@ func newResult(o *Options) *Result {
 }
 
 func (r *run) begin() {
-	r.start = time.Now()
-	r.res.Start = r.start
 	r.client0, _ = Process(os.Getpid()).CPU()
 	if r.Server != 0 {
 		r.server0, _ = r.Server.CPU()
 	}
-	r.last = mark{at: r.start, client: r.client0, server: r.server0, counts: r.c.Counts()}
+	counts := r.c.Counts()
+	r.start = time.Now() // after all that takes its time
+	r.res.Start = r.start
+	r.last = mark{at: r.start, client: r.client0, server: r.server0, counts: counts}
 }
 
 // measure waits for the end of the run and takes a Sample every second. The
@@ -154,6 +155,8 @@ func (r *run) measure(ctx context.Context, open <-chan struct{}) {
 	var end <-chan time.Time // never, if Messages are to come however long that takes
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
 	enough := r.c.after(r.Messages)
 	for {
 		select {
@@ -172,14 +175,18 @@ func (r *run) measure(ctx context.Context, open <-chan struct{}) {
 		case <-tick.C:
 			r.sample()
 			r.c.Overdue()
-			switch n := r.c.Counts(); {
+			if n := r.c.Counts(); r.Limit > 0 && n.Sent >= r.Limit && n.InFlight == 0 {
+				return // some were lost with their connections
+			}
+		case <-look.C:
+			var n Counts
+			r.c.do(func() { n = r.c.counts; n.Failures = r.c.errs.total })
+			switch {
 			case r.Scenario != "connect" && n.Open == 0:
 				r.res.Notes = append(r.res.Notes, "every connection had ended before the time was over")
 				return
 			case r.cycle && n.Opened == 0 && n.Failures > 0:
 				return // it does not get better
-			case r.Limit > 0 && n.Sent >= r.Limit && n.InFlight == 0:
-				return // some were lost with their connections
 			}
 		}
 	}

@@ -133,8 +133,6 @@ func TestIdleConnectionsPingAndAreClosedProperly(t *testing.T) {
 }
 
 func TestAnInterruptedRunHasTheResultsSoFar(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	for _, o := range []Options{
 		{Scenario: "echo", Config: Config{Depth: 3}},
 		{Scenario: "echo", Config: Config{Rate: 1000}},
@@ -142,8 +140,7 @@ func TestAnInterruptedRunHasTheResultsSoFar(t *testing.T) {
 		{Scenario: "connect"},
 		{Scenario: "connect", Config: Config{Ramp: 50}},
 	} {
-		ctx, cancel = context.WithCancel(context.Background())
-		stop := cancel
+		ctx, stop := context.WithCancel(context.Background())
 		l := &liar{}
 		l.answer = func(c *liarConn, n int, op ws.OpCode, p []byte) {
 			c.echo(op, p)
@@ -171,7 +168,7 @@ func TestAnInterruptedRunHasTheResultsSoFar(t *testing.T) {
 		if d := time.Since(began); d > 10*time.Second {
 			t.Errorf("%s", d)
 		}
-		cancel()
+		stop()
 	}
 }
 

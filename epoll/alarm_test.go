@@ -34,7 +34,10 @@ func TestAnAlarmComesOnceAndNotBeforeItsTime(t *testing.T) {
 func TestAnAlarmFarAwayDoesNotHoldUpDeadlines(t *testing.T) {
 	expired := make(chan bool, 1)
 	g, addr := serve(t, Config{OnAlarm: func(*Loop) { t.Error("the alarm of in an hour came") }}, script{
-		opened:  func(l *Loop, c Slot, _ uint32) { l.SetAlarm(l.Clock() + int64(time.Hour)); l.SetDeadline(c, time.Millisecond) },
+		opened: func(l *Loop, c Slot, _ uint32) {
+			l.SetAlarm(l.Clock() + int64(time.Hour))
+			l.SetDeadline(c, time.Millisecond)
+		},
 		expired: func(*Loop, Slot) { expired <- true },
 	})
 	dial(t, addr)
