@@ -15,6 +15,7 @@ func Merge(all []*Result) *Result {
 	m.Processes = len(all)
 	m.Connections, m.Rate, m.Opened, m.Sent, m.Messages, m.BytesSent, m.BytesBack = 0, 0, 0, 0, 0, 0, 0
 	m.InFlight, m.Unsent, m.Seconds, m.SlipSeconds = 0, 0, 0, 0
+	m.SlabPerConn = m.SlabPerConn * float64(all[0].Connections) // each process saw the growth for all
 	m.Client = Usage{PID: all[0].Client.PID}
 	counts := map[failureKey]uint64{}
 	for _, r := range all {
@@ -74,6 +75,7 @@ func Merge(all []*Result) *Result {
 		}
 	}
 	if m.Connections > 0 {
+		m.SlabPerConn /= float64(m.Connections)
 		m.Client.PerConn /= float64(m.Connections)
 	}
 	return &m

@@ -67,3 +67,22 @@ func (p Process) count(dir string) int {
 	}
 	return len(entries)
 }
+
+// kernelSlab is how many bytes the kernel of this machine has in its slab
+// caches, where sockets are; 0 when /proc/meminfo does not say.
+func kernelSlab() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(b) {
+		if f := bytes.Fields(line); len(f) == 3 && string(f[0]) == "Slab:" {
+			kib, err := strconv.ParseInt(string(f[1]), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return kib << 10
+		}
+	}
+	return 0
+}

@@ -47,6 +47,11 @@ type Result struct {
 
 	Errors []ErrorCount `json:"errors,omitempty"` // in falling order of Count
 
+	// SlabPerConn is by how many bytes the kernel's slab memory grew for each
+	// open connection: sockets of both ends if the server is on this machine,
+	// and what else happened on it meanwhile. 0 when that is not known.
+	SlabPerConn float64 `json:"kernel_slab_bytes_per_connection,omitempty"`
+
 	Client Usage    `json:"client"`
 	Server *Usage   `json:"server,omitempty"` // with --server-pid
 	Series []Sample `json:"series,omitempty"`

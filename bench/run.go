@@ -41,6 +41,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	r := &run{Options: o, c: c, res: newResult(&o)}
 	before := r.serverPrivate()
 	r.clientBefore, _ = Process(os.Getpid()).Private()
+	r.slabBefore = kernelSlab()
 
 	open := make(chan struct{}) // closed when all connections are
 	r.cycle = o.Scenario == "connect" && o.Ramp == 0
@@ -105,6 +106,7 @@ type run struct {
 	cycle bool // connections are opened and closed all the time
 
 	start        time.Time
+	slabBefore   int64         // bytes of the kernel's
 	clientBefore int64         // private bytes of this process without connections
 	client0      time.Duration // CPU at start
 	server0      time.Duration
@@ -250,6 +252,9 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 	}
 	res.Client = usage(Process(os.Getpid()), client-r.client0, units)
 	res.Client.PerConn = perConn(res.Client.Private-r.clientBefore, before.Open)
+	if o := before.Open; o >= 100 { // with fewer it would be noise
+		res.SlabPerConn = perConn(kernelSlab()-r.slabBefore, o)
+	}
 	if r.Server != 0 {
 		cpu, _ := r.Server.CPU()
 		u := usage(r.Server, cpu-r.server0, units)

@@ -143,6 +143,9 @@ func (r *Result) facts() (f []fact) {
 		add("sent", r.flow(r.Sent, r.BytesSent))
 		add("came back", r.flow(r.Messages, r.BytesBack))
 	}
+	if r.SlabPerConn > 0 && r.Scenario == "idle" {
+		add("kernel", bytesText(r.SlabPerConn), " of slab memory per connection, of both ends if the server is on this machine")
+	}
 	if r.InFlight > 0 {
 		add("in flight", count(r.InFlight), " at the end")
 	}
