@@ -85,16 +85,16 @@ func writeTable(b *strings.Builder, t table) {
 		}
 	}
 	for _, row := range all {
-		line := ""
+		var line strings.Builder
 		for i, cell := range row {
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
 			if i == 0 || slices.Contains(t.left, i) {
-				line += "  " + cell + pad
+				line.WriteString("  " + cell + pad)
 			} else {
-				line += "  " + pad + cell
+				line.WriteString("  " + pad + cell)
 			}
 		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 }
 

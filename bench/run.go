@@ -266,7 +266,7 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 	case ctx.Err() != nil:
 	case r.Publish:
 		r.c.Arrive(before.Sent*before.Opened, wait)
-	case before.InFlight > 0:
+	default: // also for what was sent between the count and the pause
 		r.c.Settle(wait)
 	}
 	r.c.do(func() {
