@@ -413,6 +413,10 @@ func TestEachLieOfAServerIsCaughtCountedAndNamed(t *testing.T) {
 					switch in {
 					case inDepth8:
 						o.Depth = 8
+					case inDepth1:
+						if test.ends { // and ends the run; on a busy machine not within seconds
+							o.Duration = 30 * time.Second
+						}
 					case inOpenLoop:
 						o.Rate = 600
 						o.Duration = 400 * time.Millisecond
@@ -475,8 +479,12 @@ func TestAServerWhoseHandshakeIsWrongIsNamedAtOnce(t *testing.T) {
 		for _, scenario := range []string{"echo", "connect", "idle"} {
 			together(t, &runs, test.name+", "+scenario, func(t testing.TB) {
 				l := (&liar{greet: test.greet}).listen(t)
+				timeout := 20 * time.Second // for an answer that comes, on a busy machine too
+				if strings.HasPrefix(test.want, "timed out") {
+					timeout = 200 * time.Millisecond
+				}
 				_, err := Run(context.Background(), Options{Scenario: scenario, Duration: 5 * time.Second, Config: Config{
-					Targets: targets(t, l.url), Connections: 3, SizeMin: 32, Timeout: 200 * time.Millisecond,
+					Targets: targets(t, l.url), Connections: 3, SizeMin: 32, Timeout: timeout,
 				}})
 				if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("%v, want %q", err, test.want)
