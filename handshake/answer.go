@@ -33,8 +33,14 @@ func AppendAnswer(dst []byte, a *Answer, o *Options) []byte {
 		dst = append(dst, "\r\n"...)
 	}
 	// §11.3.2: one line, however many extensions.
-	if len(a.Extensions) > 0 {
+	if a.Deflate.On || len(a.Extensions) > 0 {
 		dst = append(dst, "Sec-WebSocket-Extensions: "...)
+		if a.Deflate.On {
+			dst = a.appendDeflate(dst)
+			if len(a.Extensions) > 0 {
+				dst = append(dst, ", "...)
+			}
+		}
 		dst = append(dst, a.Extensions...)
 		dst = append(dst, "\r\n"...)
 	}

@@ -21,15 +21,23 @@ type Options struct {
 	// without Origin are not of a browser and always pass.
 	Origins []string
 
+	// Deflate is how compressed messages are agreed on (RFC 7692), nil: they are not. A server that sets it must obey
+	// Answer.Deflate in its frames.
+	Deflate *DeflateOptions
+
 	// Header are extra header lines for the answer, each ended by CRLF, or nil.
 	Header []byte
 }
 
-// Answer is what Check finds out for the 101. The server may set Extensions, and change Protocol, before AppendAnswer.
+// Answer is what Check finds out for the 101. The server may set Extensions, change Protocol, and set Deflate to its zero
+// value to do without, before AppendAnswer.
 type Answer struct {
-	Key        []byte // the client's Sec-WebSocket-Key; aliases the request
-	Protocol   string // the chosen subprotocol, an element of Options.Protocols; empty: none
-	Extensions []byte // the value of Sec-WebSocket-Extensions for the answer; empty: none. Check sets it to nil
+	Key        []byte  // the client's Sec-WebSocket-Key; aliases the request
+	Protocol   string  // the chosen subprotocol, an element of Options.Protocols; empty: none
+	Deflate    Deflate // what AcceptDeflate agreed to
+	Extensions []byte  // further extensions, as in a Sec-WebSocket-Extensions header; empty: none. Check sets it to nil
+
+	saysServer, saysClient bool // the offer named the window, so the answer does, also when it is 15
 }
 
 // maxProtocols bounds the subprotocols that a client may offer. Finding a doubled one compares each with each, so a
@@ -69,6 +77,13 @@ var (
 
 // Validate reports what in o could never work, for whoever takes options from people.
 func (o *Options) Validate() error {
+	if d := o.Deflate; d != nil {
+		for _, bits := range [...]uint8{d.ServerBits, d.ClientBits} {
+			if bits != 0 && (bits < minBits || bits > maxBits) {
+				return fmt.Errorf("a compression window of %d bits does not exist: 8 to 15, or 0 for 15", bits)
+			}
+		}
+	}
 	for i, p := range o.Protocols {
 		if !isToken(p) {
 			return fmt.Errorf("subprotocol %q is not a token: letters, digits and some of !#$%%&'*+-.^_`|~", p)
@@ -99,6 +114,9 @@ func Check(r *Request, o *Options, a *Answer) error {
 		return fault
 	}
 	a.Key = r.Key
+	if o.Deflate != nil {
+		a.AcceptDeflate(r, o.Deflate)
+	}
 	return nil
 }
 

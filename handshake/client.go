@@ -11,7 +11,7 @@ type Hello struct {
 	Key        []byte   // 24 base64 bytes, see AppendKey; a new one for each connection
 	Origin     string   // empty: none, as clients other than browsers do
 	Protocols  []string // offered subprotocols, the preferred one first; tokens, each once
-	Extensions string   // the value of Sec-WebSocket-Extensions; empty: none
+	Extensions string   // the value of Sec-WebSocket-Extensions, see AppendDeflateOffers; empty: none
 	Header     []byte   // extra header lines, each ended by CRLF, or nil
 }
 

@@ -52,13 +52,41 @@
 //
 // Sec-WebSocket-Version is 13 since the RFC; for any other the server answers 426 and says which it knows.
 // Sec-WebSocket-Protocol lists what may be spoken inside the messages; the server picks one of the list, or none.
-// Sec-WebSocket-Extensions offers changes to the framing, in practice permessage-deflate (RFC 7692); a package that
-// implements it reads the offers with Request.Each and puts its answer into Answer.Extensions.
+// Sec-WebSocket-Extensions offers changes to the framing, in practice permessage-deflate (RFC 7692), of which the next
+// section tells. A package that implements another reads the offers with Request.Each and puts its answer into
+// Answer.Extensions.
 //
 // Origin is the page whose script opens the connection. A browser lets every page on the web connect to every
 // WebSocket server, with the cookies of that server, so the server must look at it (§10.2): Check allows pages of the
 // same host and port, unless Options.Origins says otherwise. A program that is no browser can send any Origin, or none;
 // the check protects users of browsers and is no access control.
+//
+// # How compression is agreed on
+//
+// A client lists its offers, the one it likes best first, and the others for servers that decline it (RFC 7692 §7.1):
+//
+//	Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10; client_max_window_bits, permessage-deflate
+//
+// The server takes the first that is valid, and its answer has what then holds:
+//
+//	Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10; client_max_window_bits=12
+//
+// There are four parameters, and all are about memory. A compressor finds bytes again that lie in its window, and the
+// other side must hold as much of what it received. With max_window_bits=10 that is 1 KiB in place of the 32 KiB of 15.
+// With no_context_takeover each message begins with an empty window, so neither side has to keep one between messages;
+// small messages that resemble each other then compress less well. Each stands once for the server's direction and once
+// for the client's:
+//
+//	                            asked by the client                   answered by the server
+//	server_no_context_takeover  must be answered                      also unasked
+//	client_no_context_takeover  a hint; the client does it anyhow     also unasked
+//	server_max_window_bits=N    must be answered, with N or less      also unasked
+//	client_max_window_bits      "you may limit me"                    with a value, only if asked
+//	client_max_window_bits=N    the same; the client keeps to N       with N or less
+//
+// Options.Deflate says what a server wants, and Answer.Deflate what came of it; AppendDeflateOffers writes a client's
+// offers, and Response.Check judges the answer, which is in Response.Deflate. Who compresses what is secret together with
+// what others choose shows them the length of the one by the other; a server leaves Options.Deflate nil where that matters.
 //
 // # How to use it
 //

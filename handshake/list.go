@@ -56,7 +56,17 @@ func hasToken(list []byte, token string) bool {
 }
 
 // nextExtension is nextToken for a Sec-WebSocket-Extensions value: it cuts the first element, checks its parameters and
-// gives its name. The grammar is that of RFC 6455 §9.1:
+// gives its name.
+func nextExtension(list []byte) (name, rest []byte, ok bool) {
+	name, _, rest, ok = cutExtension(list)
+	return name, rest, ok
+}
+
+// cutExtension is nextExtension with the element's parameters, which are read with
+//
+//	for params.next(';') { name, value, _ := params.param(); ... }
+//
+// The grammar is that of RFC 6455 §9.1:
 //
 //	extension-list  = 1#extension
 //	extension       = token *( ";" extension-param )
@@ -64,26 +74,27 @@ func hasToken(list []byte, token string) bool {
 //
 // where the value of a quoted-string must be a token after unescaping. One line of a list may be empty, so the 1# is
 // left to the caller.
-func nextExtension(list []byte) (name, rest []byte, ok bool) {
+func cutExtension(list []byte) (name []byte, params lexer, rest []byte, ok bool) {
 	s := lexer(list)
 	for len(s) > 0 && (s[0] == ',' || s[0] == ' ' || s[0] == '\t') {
 		s = s[1:]
 	}
 	if len(s) == 0 {
-		return nil, nil, true
+		return nil, nil, nil, true
 	}
 	if name = s.token(); name == nil {
-		return nil, nil, false
+		return nil, nil, nil, false
 	}
+	params = s
 	for s.next(';') {
-		if !s.param() {
-			return nil, nil, false
+		if _, _, ok = s.param(); !ok {
+			return nil, nil, nil, false
 		}
 	}
 	if len(s) > 0 && s[0] != ',' {
-		return nil, nil, false
+		return nil, nil, nil, false
 	}
-	return name, s, true
+	return name, params[:len(params)-len(s)], s, true
 }
 
 // lexer is what is left of a value.
@@ -121,34 +132,37 @@ func (s *lexer) token() []byte {
 	return t
 }
 
-// param takes an extension-param.
-func (s *lexer) param() bool {
-	if s.token() == nil {
-		return false
+// param takes an extension-param. value is nil when there is none; of a quoted-string it is what stands between the
+// quotes, and a backslash in it, which no token has, escapes the byte after it.
+func (s *lexer) param() (name, value []byte, ok bool) {
+	if name = s.token(); name == nil {
+		return nil, nil, false
 	}
 	if !s.next('=') {
-		return true
+		return name, nil, true
 	}
 	if len(*s) == 0 || (*s)[0] != '"' {
-		return s.token() != nil
+		value = s.token()
+		return name, value, value != nil
 	}
 	for i, n := 1, 0; i < len(*s); i++ {
 		c := (*s)[i]
 		if c == '"' {
+			value = (*s)[1:i]
 			*s = (*s)[i+1:]
-			return n > 0
+			return name, value, n > 0
 		}
 		if c == '\\' {
 			if i++; i == len(*s) {
-				return false
+				return nil, nil, false
 			}
 			c = (*s)[i]
 		}
 		// RFC 6455 §9.1: the value after unescaping MUST be a token.
 		if !tchar[c] {
-			return false
+			return nil, nil, false
 		}
 		n++
 	}
-	return false
+	return nil, nil, false
 }

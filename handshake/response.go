@@ -20,6 +20,8 @@ type Response struct {
 	Protocol   []byte // Sec-WebSocket-Protocol
 	Extensions []byte // Sec-WebSocket-Extensions
 
+	Deflate Deflate // set by Check: what the server agreed to of permessage-deflate
+
 	Fields // all header lines
 }
 
@@ -126,7 +128,8 @@ func (r *Response) scanLine(line []byte, whole bool) *Refusal {
 
 // Check validates the response to h as RFC 6455 §4.1 asks; if it returns an error, which is an *AnswerError, the client
 // MUST fail the connection. When it returns nil the connection is open, with the subprotocol r.Protocol and the extensions
-// r.Extensions; whether the extensions' parameters suit the offer is for whoever implements the extension to check.
+// r.Extensions, of which permessage-deflate is judged against the offers and agreed on in r.Deflate; whether the
+// parameters of others suit the offer is for whoever implements them to check.
 // Interim answers (100, 102, 103; RFC 9110 §15.2) count as refusals here: a caller that may meet them parses on behind
 // them before it asks.
 func (r *Response) Check(h *Hello) error {
@@ -186,6 +189,7 @@ func (r *Response) checkAccept(key []byte) *AnswerError {
 
 // checkExtensions enforces item 5: none that was not offered.
 func (r *Response) checkExtensions(offer string) *AnswerError {
+	r.Deflate = Deflate{}
 	switch n := r.count[fieldExtensions]; {
 	case n == 0:
 		return nil
@@ -193,29 +197,40 @@ func (r *Response) checkExtensions(offer string) *AnswerError {
 		// §11.3.2 says MUST NOT, though §4.2.2 item 5.6 speaks of several instances. The registration is the stricter.
 		return &AnswerError{Msg: "Sec-WebSocket-Extensions is there more than once in the answer", Section: "RFC 6455 §11.3.2", Err: ws.ErrHandshakeBadExtensions}
 	}
+	var buf [256]byte // so that the offers of most need no memory
+	offered := append(buf[:0], offer...)
 	for rest, count := r.Extensions, 0; ; count++ {
 		var (
-			name []byte
-			ok   bool
+			name   []byte
+			params lexer
+			ok     bool
 		)
-		name, rest, ok = nextExtension(rest)
+		name, params, rest, ok = cutExtension(rest)
 		switch {
 		case !ok || name == nil && count == 0:
 			return &AnswerError{Msg: "Sec-WebSocket-Extensions in the answer is not a list of extensions", Section: "RFC 6455 §9.1", Err: ws.ErrMalformedResponse}
 		case name == nil:
 			return nil
-		case !offers(offer, name):
+		case !offers(offered, name):
 			return &AnswerError{
 				Msg:     "the server uses the extension " + quote(name) + ", which was not offered",
 				Section: "RFC 6455 §4.1 response item 5", Err: ws.ErrHandshakeBadExtensions,
+			}
+		case string(name) != deflateName:
+		case r.Deflate.On:
+			// Offers of the same name are fallbacks, and two would both use RSV1.
+			return deflateFault("it is there twice", "RFC 7692 §5")
+		default:
+			if e := r.agree(params, offered); e != nil {
+				return e
 			}
 		}
 	}
 }
 
 // offers reports whether the offered list has an extension of this name.
-func offers(offer string, name []byte) bool {
-	for rest := []byte(offer); ; {
+func offers(offered, name []byte) bool {
+	for rest := offered; ; {
 		var n []byte
 		n, rest, _ = nextExtension(rest)
 		if n == nil || string(n) == string(name) {
