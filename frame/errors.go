@@ -1,6 +1,10 @@
 package frame
 
-import "github.com/gobwas/ws"
+import (
+	"strings"
+
+	"github.com/gobwas/ws"
+)
 
 // Error is a fault of the PEER, found in the bytes that it sent. It carries
 // what the layers above need: the code for the Close frame that answers it,
@@ -11,13 +15,18 @@ import "github.com/gobwas/ws"
 // == and reporting one never allocates.
 type Error struct {
 	Code    ws.StatusCode // for the Close frame of §7.1.7: 1002, 1007 or 1009
-	Section string        // the clause of RFC 6455, "5.2" for §5.2
+	Section string        // the clause of RFC 6455, "5.2" for §5.2; of another one, "RFC 7692 §7.2.2"
 	Msg     string        // at most 123 bytes, fit for a Close reason (§5.5)
 	Err     error         // what gobwas/ws calls the same fault, or nil
 }
 
 // Error returns the clause and the message: "RFC 6455 §5.1: …".
-func (e *Error) Error() string { return "RFC 6455 §" + e.Section + ": " + e.Msg }
+func (e *Error) Error() string {
+	if strings.HasPrefix(e.Section, "RFC ") {
+		return e.Section + ": " + e.Msg
+	}
+	return "RFC 6455 §" + e.Section + ": " + e.Msg
+}
 
 // Unwrap returns the gobwas/ws error for the same fault, or nil.
 func (e *Error) Unwrap() error { return e.Err }
@@ -80,6 +89,12 @@ var (
 	}
 )
 
+// ErrInflate is what an Inflater finds.
+var ErrInflate = &Error{
+	ws.StatusInvalidFramePayloadData, "RFC 7692 §7.2.2",
+	"compressed message is not valid DEFLATE data", nil,
+}
+
 // The violations that ParseClose finds in the body of a Close frame.
 var (
 	ErrCloseLength = &Error{
@@ -105,6 +120,7 @@ var faults = [...]*Error{
 	ErrLengthNotMinimal, ErrLengthMSB, ErrTooLarge,
 	ErrTextUTF8, ErrTextTruncated,
 	ErrCloseLength, ErrCloseCode, ErrCloseReason,
+	ErrInflate,
 }
 
 // Misuse is OUR fault: an encoder was asked for bytes that no endpoint may

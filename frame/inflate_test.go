@@ -1,0 +1,865 @@
+package frame
+
+import (
+	"bytes"
+	"compress/flate"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	kflate "github.com/klauspost/compress/flate"
+)
+
+// bitWriter writes DEFLATE by hand.
+type bitWriter struct {
+	b    []byte
+	bits int
+}
+
+// number writes n bits of v, the lowest first.
+func (w *bitWriter) number(v, n int) *bitWriter {
+	for i := range n {
+		if w.bits%8 == 0 {
+			w.b = append(w.b, 0)
+		}
+		w.b[w.bits/8] |= byte(v>>i&1) << (w.bits % 8)
+		w.bits++
+	}
+	return w
+}
+
+// word writes the n bits of a code word, the highest first.
+func (w *bitWriter) word(v, n int) *bitWriter {
+	for i := n - 1; i >= 0; i-- {
+		w.number(v>>i, 1)
+	}
+	return w
+}
+
+// stored writes a stored block.
+func (w *bitWriter) stored(b []byte) *bitWriter {
+	w.number(0, 3).number(0, -w.bits&7).number(len(b), 16).number(^len(b), 16)
+	w.b = append(w.b, b...)
+	w.bits += 8 * len(b)
+	return w
+}
+
+// dynamic writes the head of a dynamic block with these lengths of code words,
+// each as a number of four bits: in a code for lengths where 0 to 15 have words
+// of four bits.
+func (w *bitWriter) dynamic(literals, distances []int) *bitWriter {
+	w.number(2<<1, 3).number(len(literals)-257, 5).number(len(distances)-1, 5).number(15, 4)
+	w.number(0, 9)
+	for range 16 {
+		w.number(4, 3)
+	}
+	for _, n := range slices.Concat(literals, distances) {
+		w.word(n, 4)
+	}
+	return w
+}
+
+// lengthsHead writes the head of a dynamic block as far as the code for lengths,
+// whose words are as long as ofLens says: a list of symbol, length.
+func (w *bitWriter) lengthsHead(nlit, ndist int, ofLens ...int) *bitWriter {
+	w.number(2<<1, 3).number(nlit-257, 5).number(ndist-1, 5).number(15, 4)
+	for _, s := range lengthsOrder {
+		n := 0
+		for i := 0; i < len(ofLens); i += 2 {
+			if ofLens[i] == int(s) {
+				n = ofLens[i+1]
+			}
+		}
+		w.number(n, 3)
+	}
+	return w
+}
+
+// token is a literal, or a match when it has a length.
+type token struct {
+	literal          byte
+	length, distance int
+}
+
+func text(s string) (tokens []token) {
+	for _, c := range []byte(s) {
+		tokens = append(tokens, token{literal: c})
+	}
+	return tokens
+}
+
+// testCode is a code: the lengths and the values of its words (RFC 1951 §3.2.2).
+type testCode struct{ lens, words []int }
+
+func codeOf(lens []int) testCode {
+	c := testCode{lens, make([]int, len(lens))}
+	word := 0
+	for n := 1; n <= 15; n++ {
+		word <<= 1
+		for s, l := range lens {
+			if l == n {
+				c.words[s] = word
+				word++
+			}
+		}
+	}
+	return c
+}
+
+func (w *bitWriter) symbol(c testCode, s int) *bitWriter { return w.word(c.words[s], c.lens[s]) }
+
+// fixedLens are the lengths of the fixed code.
+func fixedLens() (literals, distances []int) {
+	literals = slices.Concat(
+		slices.Repeat([]int{8}, 144), slices.Repeat([]int{9}, 112), slices.Repeat([]int{7}, 24), slices.Repeat([]int{8}, 8))
+	return literals, slices.Repeat([]int{5}, 32)
+}
+
+// tokens writes the symbols of a block in these codes and its end.
+func (w *bitWriter) tokens(literals, distances []int, tokens ...token) *bitWriter {
+	lit, dist := codeOf(literals), codeOf(distances)
+	for _, t := range tokens {
+		if t.length == 0 {
+			w.symbol(lit, int(t.literal))
+			continue
+		}
+		s := 285
+		for ; ; s-- {
+			if base, _ := lengthOf(s); base <= t.length {
+				break
+			}
+		}
+		base, extra := lengthOf(s)
+		w.symbol(lit, s).number(t.length-base, extra)
+		for s = 29; ; s-- {
+			if base, _ := distanceOf(s); base <= t.distance {
+				break
+			}
+		}
+		base, extra = distanceOf(s)
+		w.symbol(dist, s).number(t.distance-base, extra)
+	}
+	return w.symbol(lit, endOfBlocks)
+}
+
+// fixed writes a block in the fixed code.
+func (w *bitWriter) fixed(tokens ...token) *bitWriter {
+	literals, distances := fixedLens()
+	return w.number(1<<1, 3).tokens(literals, distances, tokens...)
+}
+
+// flushed is the end of a message: an empty stored block without the bytes that
+// the sender leaves away.
+func (w *bitWriter) flushed() []byte {
+	w.number(0, 3).number(0, -w.bits&7)
+	return w.b
+}
+
+// expand appends what tokens mean.
+func expand(out []byte, tokens ...token) []byte {
+	for _, t := range tokens {
+		if t.length == 0 {
+			out = append(out, t.literal)
+		}
+		for range t.length {
+			out = append(out, out[len(out)-t.distance])
+		}
+	}
+	return out
+}
+
+// lens is a list of code lengths of which those not named are 0: symbol, length.
+func lens(size int, named ...int) []int {
+	l := make([]int, size)
+	for i := 0; i < len(named); i += 2 {
+		l[named[i]] = named[i+1]
+	}
+	return l
+}
+
+// sampleText is JSON as applications send it.
+var sampleText = sample(1 << 20)
+
+func sample(size int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	names := strings.Fields("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu")
+	var b []byte
+	for len(b) < size {
+		b = fmt.Appendf(b, `{"id":%d,"user":"%s-%d","price":%.2f,"side":"%s","tags":["%s","%s"],"open":%t,"at":"2024-11-%02dT%02d:%02d:%02dZ","note":"%x"},`,
+			r.IntN(1e6), names[r.IntN(len(names))], r.IntN(100), 100*r.Float64(), []string{"buy", "sell"}[r.IntN(2)],
+			names[r.IntN(len(names))], names[r.IntN(len(names))], r.IntN(2) == 0,
+			1+r.IntN(30), r.IntN(24), r.IntN(60), r.IntN(60), r.Uint32())
+	}
+	return b[:size]
+}
+
+// deflated is a message that compress/flate made.
+func deflated(t testing.TB, level int, msg []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, level)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = w.Write(msg)
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte(syncTail))
+}
+
+func TestTheExamplesOfRFC7692AreInflated(t *testing.T) {
+	for _, test := range []struct{ name, first, second string }{
+		{"one block, §7.2.3.1", "f2 48 cd c9 c9 07 00", ""},
+		{"the window shared, §7.2.3.2", "f2 48 cd c9 c9 07 00", "f2 00 11 00 00"},
+		{"no compression, §7.2.3.3", "00 05 00 fa ff 48 65 6c 6c 6f 00", ""},
+		{"BFINAL, §7.2.3.4", "f3 48 cd c9 c9 07 00 00", ""},
+		{"BFINAL, and the window goes on", "f3 48 cd c9 c9 07 00 00", "f2 00 11 00 00"},
+		{"two blocks, §7.2.3.5", "f2 48 05 00 00 00 ff ff ca c9 c9 07 00", ""},
+		{"the same message again", "f2 48 cd c9 c9 07 00", "f2 48 cd c9 c9 07 00"},
+	} {
+		for _, z := range [][]*Inflater{{NewInflater()}, {NewInflater(), NewInflater()}} {
+			f := inflater{z: z, bits: 8}
+			for _, in := range []string{test.first, test.second} {
+				if in == "" {
+					continue
+				}
+				out, err := f.message(t, wire(in), true, oneByOne)
+				if string(out) != "Hello" || err != nil {
+					t.Errorf("%s: %q, %v", test.name, out, err)
+				}
+			}
+		}
+	}
+	// Two fragments, §7.2.3.1.
+	z := NewInflater()
+	out, n, more, err := z.Next(wire("f2 48 cd"), false)
+	if string(out) != "He" || n != 3 || more || err != nil {
+		t.Errorf("first fragment: %q, %d, %v, %v", out, n, more, err)
+	}
+	out, n, more, err = z.Next(wire("c9 c9 07 00"), true)
+	if string(out) != "llo" || n != 4 || more || err != nil {
+		t.Errorf("second fragment: %q, %d, %v, %v", out, n, more, err)
+	}
+}
+
+// goods are messages that are right, if some only just.
+func goods() []named {
+	end := lens(257, 256, 1)
+	two := lens(257, 'a', 1, 256, 1)
+	return []named{
+		{"an empty message, §7.2.3.6", []byte{0}},
+		{"an empty stored block", new(bitWriter).stored(nil).flushed()},
+		{"stored blocks", new(bitWriter).stored([]byte("ab")).stored([]byte("cde")).flushed()},
+		{"stored blocks behind odd bits", new(bitWriter).fixed(text("x")...).stored([]byte("cde")).fixed().stored(nil).flushed()},
+		{"an empty fixed block", new(bitWriter).fixed().flushed()},
+		{"every literal of the fixed code", new(bitWriter).fixed(text(string(allBytes()))...).flushed()},
+		{"a code of nothing but the end", new(bitWriter).dynamic(end, lens(1)).tokens(end, lens(1)).flushed()},
+		{"no distances", new(bitWriter).dynamic(two, lens(1)).tokens(two, lens(1), text("aaa")...).flushed()},
+		{"no distances, thirty times", new(bitWriter).dynamic(two, lens(30)).tokens(two, lens(30), text("aaa")...).flushed()},
+		{"one distance, never used", new(bitWriter).dynamic(two, lens(1, 0, 1)).tokens(two, lens(1, 0, 1), text("aaa")...).flushed()},
+		{"one distance, of one bit", func() []byte {
+			l, d := lens(258, 'a', 1, 256, 2, 257, 2), lens(4, 3, 1)
+			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("aaaa"), token{length: 3, distance: 4})...).flushed()
+		}()},
+		{"all 286 literals and lengths, all 30 distances", func() []byte {
+			l, d := make([]int, 286), make([]int, 30)
+			for i := range l {
+				l[i] = 8 + b2i(i >= 226)
+			}
+			for i := range d {
+				d[i] = 5 - b2i(i >= 28)
+			}
+			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("abc"), token{length: 258, distance: 3})...).flushed()
+		}()},
+		{"length 258 the long way", func() []byte {
+			l, d := fixedLens()
+			w := new(bitWriter).number(1<<1, 3).symbol(codeOf(l), 'a').symbol(codeOf(l), 284).number(31, 5)
+			return w.symbol(codeOf(d), 0).symbol(codeOf(l), 256).flushed()
+		}()},
+		{"words of every length up to 15", func() []byte {
+			l, d := lens(258, 256, 15, 257, 15), make([]int, 15)
+			for i := range 14 {
+				l['a'+i], d[i] = i+1, i+1
+			}
+			d[13], d[14] = 14, 14
+			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("abcdefghijklmn"),
+				token{length: 3, distance: 1}, token{length: 3, distance: 8}, token{length: 3, distance: 19})...).flushed()
+		}()},
+		{"lengths repeated, from literals into distances", func() []byte {
+			// 256 lengths of 0, one of 1, then 1 again, for the distances.
+			w := new(bitWriter).lengthsHead(257, 4, 1, 2, 0, 2, 16, 2, 18, 2)
+			c := codeOf(lens(19, 1, 2, 0, 2, 16, 2, 18, 2))
+			w.symbol(c, 18).number(127, 7).symbol(c, 18).number(107, 7).symbol(c, 1)
+			w.symbol(c, 1).symbol(c, 1).symbol(c, 0).symbol(c, 0)
+			return w.number(0, 1).flushed()
+		}()},
+		{"a length of 0 repeated over the border", func() []byte {
+			l := lens(258, 'a', 1, 256, 1)
+			w := new(bitWriter).lengthsHead(258, 30, 1, 1, 0, 2, 16, 3, 18, 3)
+			c := codeOf(lens(19, 1, 1, 0, 2, 16, 3, 18, 3))
+			w.symbol(c, 18).number(97-11, 7).symbol(c, 1).symbol(c, 18).number(127, 7).symbol(c, 18).number(9, 7).symbol(c, 1)
+			w.symbol(c, 18).number(31-11-6, 7).symbol(c, 16).number(3, 2)
+			return w.tokens(l, lens(30), text("aa")...).flushed()
+		}()},
+		{"BFINAL in the middle", new(bitWriter).fixed(text("a")...).number(3, 3).number(0, 7).number(0, 4).stored([]byte("b")).flushed()},
+		{"BFINAL on a stored block", append(wire("01 01 00 fe ff 61"), 0)},
+	}
+}
+
+type named struct {
+	name string
+	in   []byte
+}
+
+func allBytes() []byte {
+	b := make([]byte, 256)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}
+
+// corruptions are messages that break one rule each.
+func corruptions() []named {
+	two := lens(257, 'a', 1, 256, 1)
+	match := lens(258, 'a', 1, 256, 2, 257, 2)
+	fixedLit, fixedDist := fixedLens()
+	start := func() *bitWriter { return new(bitWriter).number(1<<1, 3).symbol(codeOf(fixedLit), 'a') }
+	head := func(literals, distances []int) []byte {
+		return new(bitWriter).dynamic(literals, distances).number(0, 40).b
+	}
+	return []named{
+		{"block type 3", new(bitWriter).fixed(text("a")...).number(3<<1, 3).b},
+		{"LEN and NLEN", wire("00 05 00 fa fe 48 65 6c 6c 6f 00")},
+		{"287 literals", new(bitWriter).number(2<<1, 3).number(30, 5).number(0, 70).b},
+		{"31 distances", new(bitWriter).number(2<<1, 3).number(29, 5).number(30, 5).number(0, 70).b},
+		{"code for lengths: three words of one bit", new(bitWriter).lengthsHead(257, 1, 0, 1, 1, 1, 2, 1).number(0, 300).b},
+		{"code for lengths: incomplete", new(bitWriter).lengthsHead(257, 1, 0, 2, 1, 2).number(0, 300).b},
+		{"code for lengths: one word", new(bitWriter).lengthsHead(257, 1, 1, 1).number(0, 300).b},
+		{"code for lengths: no word", new(bitWriter).lengthsHead(257, 1).number(0, 300).b},
+		{"nothing to repeat", new(bitWriter).lengthsHead(257, 1, 16, 1, 1, 1).number(1, 1).number(0, 300).b},
+		{"16 beyond the last", new(bitWriter).lengthsHead(257, 1, 16, 1, 1, 1).number(0, 256).number(1, 1).number(0, 2).b},
+		{"17 beyond the last", new(bitWriter).lengthsHead(257, 1, 17, 1, 1, 1).number(0, 256).number(1, 1).number(0, 3).b},
+		{"18 beyond the last", new(bitWriter).lengthsHead(257, 1, 18, 1, 1, 1).number(1, 1).number(127, 7).number(1, 1).number(127, 7).b},
+		{"no end of block", head(lens(257, 'a', 1, 'b', 1), lens(1))},
+		{"literals: incomplete", head(lens(257, 'a', 2, 256, 1), lens(1))},
+		{"literals: one word, of two bits", head(lens(257, 256, 2), lens(1))},
+		{"literals: too many", head(lens(257, 'a', 1, 'b', 2, 'c', 2, 256, 2), lens(1))},
+		{"distances: incomplete", head(two, lens(3, 0, 2, 1, 2, 2, 2))},
+		{"distances: one word, of two bits", head(two, lens(1, 0, 2))},
+		{"distances: too many", head(two, lens(3, 0, 1, 1, 1, 2, 15))},
+		{"symbol 286", start().symbol(codeOf(fixedLit), 286).number(0, 20).b},
+		{"symbol 287", start().symbol(codeOf(fixedLit), 287).number(0, 20).b},
+		{"distance symbol 30", start().symbol(codeOf(fixedLit), 257).symbol(codeOf(fixedDist), 30).number(0, 20).b},
+		{"distance symbol 31", start().symbol(codeOf(fixedLit), 257).symbol(codeOf(fixedDist), 31).number(0, 20).b},
+		{"word that is not in a literal code of one", new(bitWriter).dynamic(lens(257, 256, 1), lens(1)).number(1, 1).b},
+		{"word that is not in a distance code of one", new(bitWriter).dynamic(match, lens(1, 0, 1)).word(0, 1).word(3, 2).word(1, 1).b},
+		{"distance where there are none", new(bitWriter).dynamic(match, lens(1)).word(0, 1).word(3, 2).word(0, 1).b},
+		{"distance before the beginning", new(bitWriter).fixed(append(text("abc"), token{length: 3, distance: 4})...).flushed()},
+		{"distance at the beginning", new(bitWriter).fixed(token{length: 3, distance: 1}).flushed()},
+		{"distance beyond 256", new(bitWriter).fixed(append(text(strings.Repeat("ab", 150)), token{length: 3, distance: 257})...).flushed()},
+		{"the end within a fixed block", wire("f2 48 cd")},
+		{"the end within LEN", wire("00 05")},
+		{"the end within a stored block", wire("00 0a 00 f5 ff 48 65 6c")},
+		{"the end within the code for lengths", new(bitWriter).lengthsHead(257, 1, 0, 1, 1, 1).b[:3]},
+		{"the end within the lengths", new(bitWriter).dynamic(two, lens(1)).b[:30]},
+		{"the end before the first byte: even an empty message has one, §7.2.3.6", nil},
+		{"BFINAL and not a byte more", wire("f3 48 cd c9 c9 07 00")},
+		{"the tail, though it belongs to nobody", wire("f2 48 cd c9 c9 07 00 00 00 ff ff")},
+	}
+}
+
+// behind is what may stand behind a fault or a word of importance: nothing, so
+// that the careful loop sees it, or enough for the fast one.
+var behind = [][]byte{nil, make([]byte, 3), bytes.Repeat([]byte{0x55}, 40), bytes.Repeat([]byte{0xff}, 40)}
+
+func TestWhatIsOnlyJustRightIsInflated(t *testing.T) {
+	for _, test := range goods() {
+		t.Run(test.name, func(t *testing.T) {
+			for n := range len(test.in) + 1 {
+				if _, err := judged(t, nil, test.in, 9, splitAt(n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, more := range behind {
+				_, _ = judged(t, nil, slices.Concat(test.in, more), 9, oneByOne)
+			}
+		})
+	}
+}
+
+func TestCorruptDataIsRefused(t *testing.T) {
+	for _, test := range corruptions() {
+		t.Run(test.name, func(t *testing.T) {
+			for n := range len(test.in) + 1 {
+				if _, err := judged(t, nil, test.in, 8, splitAt(n)); err == nil {
+					t.Fatal("let pass")
+				}
+			}
+			for _, more := range behind {
+				_, _ = judged(t, nil, slices.Concat(test.in, more), 8, oneByOne)
+			}
+		})
+	}
+}
+
+// The faults that a decoder can see, it sees at once: a message that never ends
+// could otherwise be fed for ever.
+func TestCorruptDataIsRefusedBeforeTheEnd(t *testing.T) {
+	for _, test := range corruptions() {
+		if strings.HasPrefix(test.name, "the end") || strings.HasPrefix(test.name, "BFINAL") || strings.HasPrefix(test.name, "the tail") {
+			continue
+		}
+		z := NewInflater()
+		z.Resume(nil, 8)
+		if _, _, _, err := z.Next(append(test.in, 0), false); err != error(ErrInflate) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+func TestAnErrorStaysUntilTheNextResume(t *testing.T) {
+	z, s := NewInflater(), Inflation{}
+	for range 3 {
+		out, _, more, err := z.Next(wire("f2 48 cd 07 ff ff"), false)
+		if err != error(ErrInflate) || more {
+			t.Fatalf("%q, more %v, %v", out, more, err)
+		}
+		z.Suspend(&s)
+		z.Resume(&s, 15)
+		if out, n, more, err := z.Next(wire("00"), true); len(out) > 0 || n != 0 || more || err != error(ErrInflate) {
+			t.Fatalf("then %q, %d, %v, %v", out, n, more, err)
+		}
+	}
+	if len(s.Window) != 0 {
+		t.Errorf("%d bytes of window are kept for a stream that is at its end", len(s.Window))
+	}
+	z.Resume(nil, 15)
+	if out, _, _, err := z.Next(wire("f2 48 cd c9 c9 07 00"), true); string(out) != "Hello" || err != nil {
+		t.Errorf("after Resume: %q, %v", out, err)
+	}
+}
+
+func TestEveryTruncationAndEverySplitIsJudgedAlike(t *testing.T) {
+	msg := sampleText[:300]
+	for _, level := range []int{flate.HuffmanOnly, 0, 1, 6} {
+		in := deflated(t, level, msg)
+		for n := range in {
+			_, err := judged(t, msg[:40], in[:n], 15, oneByOne)
+			if err == nil && n > 0 && level != 0 {
+				t.Fatalf("level %d: %d of %d bytes are a message", level, n, len(in))
+			}
+			if out, err := judged(t, nil, in, 15, splitAt(n)); err != nil || !bytes.Equal(out, msg) {
+				t.Fatalf("level %d, split at %d: %q, %v", level, n, out, err)
+			}
+		}
+	}
+}
+
+// The output of a symbol is there with the byte that has its last bit.
+func TestOutputComesWithTheByteThatCompletesIt(t *testing.T) {
+	literals, distances := fixedLens()
+	tokens := append(text("to be or not "), token{length: 5, distance: 13}, token{literal: '!'}, token{length: 100, distance: 3})
+	z, at := NewInflater(), 0
+	w := new(bitWriter).fixed(tokens...)
+	in := append(slices.Clone(w.b), 0)
+	var out []byte
+	complete := func(size int) (n int) { // bytes of output that size bytes of input tell
+		for k := len(tokens); k >= 0; k-- {
+			w := new(bitWriter).number(1<<1, 3).tokens(literals, distances, tokens[:k]...)
+			if w.bits-7 <= 8*size { // without the end of the block
+				return len(expand(nil, tokens[:k]...))
+			}
+		}
+		return 0
+	}
+	for i := range in {
+		got, _, _, err := z.Next(in[i:i+1], false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, got...)
+		if at = complete(i + 1); len(out) != at {
+			t.Fatalf("after %d bytes %d are out, of %d that are known", i+1, len(out), at)
+		}
+	}
+	if !bytes.Equal(out, expand(nil, tokens...)) {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestAMatchReachesBackAsFarAsTheWindowAndNoFurther(t *testing.T) {
+	for bits := uint8(8); bits <= 15; bits++ {
+		window := 1 << bits
+		old := make([]byte, window+10)
+		r := rand.New(rand.NewPCG(3, uint64(bits)))
+		for i := range old {
+			old[i] = byte(r.Uint32())
+		}
+		for _, distance := range []int{1, window - 1, window, window + 1, window + 10} {
+			if distance > maxWindow {
+				continue // there is no word for it
+			}
+			match := append([]token{{length: 20, distance: distance}}, text(strings.Repeat("z", 60))...)
+			want := expand(slices.Clone(old), match...)
+			// In one message with what it refers to, near the end of the
+			// message and far from it, and in the next one.
+			messages := [][][]byte{
+				{new(bitWriter).stored(old).fixed(match...).flushed()},
+				{new(bitWriter).stored(old).fixed(match[:1]...).flushed(), new(bitWriter).fixed(match[1:]...).flushed()},
+				{new(bitWriter).stored(old).flushed(), new(bitWriter).fixed(match...).flushed()},
+			}
+			for i, m := range messages {
+				for _, z := range [][]*Inflater{fuzzed[:1], fuzzed} {
+					f := inflater{z: z, bits: bits}
+					var out []byte
+					var err error
+					for _, in := range m {
+						var part []byte
+						if part, err = f.message(t, in, true, inChunks(1000)); err != nil {
+							break
+						}
+						out = append(out, part...)
+					}
+					if distance > window {
+						if err != error(ErrInflate) {
+							t.Errorf("%d bits, distance %d, case %d: %v", bits, distance, i, err)
+						}
+					} else if err != nil || !bytes.Equal(out, want) {
+						t.Errorf("%d bits, distance %d, case %d: %v", bits, distance, i, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestAWindowOfOtherBitsIsMisuse(t *testing.T) {
+	for _, bits := range []uint8{0, 7, 16, 255} {
+		func() {
+			defer func() {
+				if e := recover(); e != MisuseWindow {
+					t.Errorf("%d bits: %v", bits, e)
+				}
+			}()
+			NewInflater().Resume(nil, bits)
+		}()
+	}
+}
+
+// A window that is larger than the bits say may not be reached into.
+func TestResumeTakesOnlyTheEndOfALargeWindow(t *testing.T) {
+	z := NewInflater()
+	s := Inflation{Window: append(bytes.Repeat([]byte("a"), 100), bytes.Repeat([]byte("b"), 256)...)}
+	for distance, ok := range map[int]bool{256: true, 257: false} {
+		z.Resume(&s, 8)
+		out, _, _, err := z.Next(new(bitWriter).fixed(token{length: 3, distance: distance}).flushed(), true)
+		if ok != (err == nil) || ok && string(out) != "bbb" {
+			t.Errorf("distance %d: %q, %v", distance, out, err)
+		}
+	}
+}
+
+// randomLens are the lengths of a complete code, deep ones among them.
+func randomLens(r *rand.Rand, size, words, deepest int) []int {
+	depths := []int{1, 1}
+	for len(depths) < words {
+		i := r.IntN(len(depths))
+		if r.IntN(3) == 0 {
+			i = len(depths) - 1 // a long chain
+		}
+		if depths[i] < deepest {
+			depths[i]++
+			depths = append(depths, depths[i])
+		}
+	}
+	l := make([]int, size)
+	symbols := r.Perm(size)
+	if i := slices.Index(symbols, endOfBlocks); i >= words {
+		symbols[r.IntN(words)] = endOfBlocks
+	}
+	for i, n := range depths {
+		l[symbols[i]] = n
+	}
+	return l
+}
+
+// Random codes and random symbols: every combination of the tables' parts, of
+// length and distance, in both loops, over the end of the buffer, cut and
+// suspended.
+func TestRandomSymbolsInRandomCodesAreInflated(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for round := range 150 {
+		var (
+			w    bitWriter
+			want []byte
+		)
+		for range 1 + r.IntN(6) {
+			l, d := fixedLens()
+			if r.IntN(8) == 0 {
+				w.number(1<<1, 3)
+			} else {
+				nlit, ndist := 257+r.IntN(30), 2+r.IntN(29)
+				l = randomLens(r, nlit, 2+r.IntN(nlit-1), 9+r.IntN(7))
+				d = randomLens(r, ndist, 2+r.IntN(ndist-1), 6+r.IntN(10))
+				w.dynamic(l, d)
+			}
+			var litSymbols, distSymbols []int
+			for s, n := range l {
+				if n > 0 && s != endOfBlocks && s <= 285 {
+					litSymbols = append(litSymbols, s)
+				}
+			}
+			for s, n := range d {
+				if n > 0 && s < 30 {
+					distSymbols = append(distSymbols, s)
+				}
+			}
+			var tokens []token
+			size := len(want)
+			for n := r.IntN(3000); n > 0 && len(litSymbols) > 0; n-- {
+				s := litSymbols[r.IntN(len(litSymbols))]
+				if s < 256 {
+					tokens = append(tokens, token{literal: byte(s)})
+					size++
+					continue
+				}
+				base, extra := lengthOf(s)
+				length := base + r.IntN(1<<extra)
+				s = distSymbols[r.IntN(len(distSymbols))]
+				base, extra = distanceOf(s)
+				distance := base + r.IntN(1<<extra)
+				if distance > size || length == 258 && l[min(285, len(l)-1)]*b2i(len(l) > 285) == 0 {
+					continue
+				}
+				tokens = append(tokens, token{length: length, distance: distance})
+				size += length
+			}
+			w.tokens(l, d, tokens...)
+			want = expand(want, tokens...)
+		}
+		in := w.flushed()
+		for _, cut := range []func(int) int{whole, inChunks(1 + r.IntN(100)), atRandom(uint64(round))} {
+			for _, z := range [][]*Inflater{fuzzed[:1], fuzzed} {
+				f := inflater{z: z, bits: 15}
+				out, err := f.message(t, in, true, cut)
+				if err != nil || !bytes.Equal(out, want) {
+					t.Fatalf("round %d: %d of %d bytes, %v", round, len(out), len(want), err)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryLengthAtEveryShortDistanceIsCopied(t *testing.T) {
+	for distance := 1; distance <= 40; distance++ {
+		tokens := text(string(allBytes()[100:140]))
+		for length := 3; length <= 258; length++ {
+			tokens = append(tokens, token{length: length, distance: distance}, token{literal: byte(length)})
+		}
+		f := inflater{z: fuzzed[:1], bits: 8}
+		out, err := f.message(t, new(bitWriter).fixed(tokens...).flushed(), true, whole)
+		if err != nil || !bytes.Equal(out, expand(nil, tokens...)) {
+			t.Errorf("distance %d: %d bytes, %v", distance, len(out), err)
+		}
+	}
+}
+
+// A writer as compress/flate and klauspost/compress have it.
+type writer interface {
+	Write(b []byte) (int, error)
+	Flush() error
+	Close() error
+}
+
+func TestWhatOthersDeflateIsInflated(t *testing.T) {
+	noise := make([]byte, 100_000)
+	r := rand.New(rand.NewPCG(7, 8))
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	messages := [][]byte{
+		[]byte("Hello"),
+		{},
+		[]byte("Hello"), []byte("a"), sampleText[:1000], sampleText[:1000], noise[:300], sampleText[500:3000],
+		make([]byte, 200_000), noise, sampleText[:150_000], []byte(strings.Repeat("ab", 50_000)), sampleText[140_000:200_000],
+		noise[20_000:60_000], bytes.Repeat(sampleText[:32768], 3),
+	}
+	for _, lib := range []struct {
+		name string
+		make func(b *bytes.Buffer, level int, dict []byte) writer
+		from int
+	}{
+		{"compress/flate", func(b *bytes.Buffer, level int, dict []byte) writer {
+			w, err := flate.NewWriterDict(b, level, dict)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}, flate.HuffmanOnly},
+		{"klauspost/compress", func(b *bytes.Buffer, level int, dict []byte) writer {
+			w, err := kflate.NewWriterDict(b, level, dict)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}, kflate.ConstantCompression},
+	} {
+		for level := lib.from; level <= 9; level++ {
+			t.Run(fmt.Sprintf("%s level %d", lib.name, level), func(t *testing.T) {
+				var b bytes.Buffer
+				alone, handed := inflater{z: fuzzed[:1], bits: 15}, inflater{z: []*Inflater{NewInflater(), NewInflater()}, bits: 15}
+				w, history := lib.make(&b, level, nil), []byte(nil)
+				for i, m := range messages {
+					_, _ = w.Write(m)
+					if i%3 == 2 {
+						// One with BFINAL: the next writer gets the window.
+						_ = w.Close()
+						b.WriteByte(0)
+					} else {
+						_ = w.Flush()
+						b.Truncate(b.Len() - len(syncTail))
+					}
+					if history = append(history, m...); i%3 == 2 {
+						defer func() {}()
+					}
+					in := bytes.Clone(b.Bytes())
+					for _, f := range []*inflater{&alone, &handed} {
+						if out, err := f.message(t, in, true, inChunks(5000)); err != nil || !bytes.Equal(out, m) {
+							t.Fatalf("message %d: %d bytes, want %d: %v", i, len(out), len(m), err)
+						}
+					}
+					b.Reset()
+					if i%3 == 2 {
+						w = lib.make(&b, level, history[max(0, len(history)-maxWindow):])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestMuchOutputComesInPortions(t *testing.T) {
+	const size = 10 << 20
+	in := deflated(t, 9, make([]byte, size))
+	z, total, calls := NewInflater(), 0, 0
+	for more := true; more; calls++ {
+		var (
+			out []byte
+			n   int
+			err error
+		)
+		out, n, more, err = z.Next(in, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out) > inflateRoom || more && len(out) < leastRoom {
+			t.Fatalf("%d bytes at once, more %v", len(out), more)
+		}
+		in, total = in[n:], total+len(out)
+	}
+	if total != size {
+		t.Errorf("%d bytes, want %d", total, size)
+	}
+	if calls > 2+size/maxWindow {
+		t.Errorf("%d calls", calls)
+	}
+}
+
+// The tail is data like any other: here its zeros are matches of length 227 and
+// its ones the rest of a third and the end of the block, and the room ends in it.
+func TestTheRoomMayEndInTheTail(t *testing.T) {
+	l, d := lens(285, 284, 1, 256, 11), []int{1, 1}
+	for i := range 10 {
+		l['a'+i] = i + 2
+	}
+	old := sampleText[:inflateRoom-600]
+	w := new(bitWriter).stored(old).dynamic(l, d)
+	c := codeOf(l)
+	want := bytes.Clone(old)
+	if w.bits%2 == 1 {
+		w.symbol(c, 'b')
+		want = append(want, 'b')
+	}
+	for w.bits%8 != 0 {
+		w.symbol(c, 'a')
+		want = append(want, 'a')
+	}
+	want = expand(want, token{length: 227, distance: 1}, token{length: 227, distance: 1}, token{length: 227 + 30, distance: 2})
+	for _, z := range [][]*Inflater{fuzzed[:1], fuzzed} {
+		f := inflater{z: z, bits: 15}
+		for range 2 {
+			if out, err := f.message(t, w.b, true, whole); err != nil || !bytes.Equal(out, want) {
+				t.Fatalf("%d bytes of %d, %v", len(out), len(want), err)
+			}
+		}
+		if f.calls < 4 {
+			t.Errorf("%d calls: the room did not end in the tail", f.calls)
+		}
+	}
+}
+
+func TestTheWindowGrowsWithTheOutputAndIsReused(t *testing.T) {
+	for _, bits := range []uint8{8, 11, 15} {
+		z, s, total := NewInflater(), Inflation{}, 0
+		var room *byte
+		for total < 3<<bits {
+			z.Resume(&s, bits)
+			out, _, _, err := z.Next(new(bitWriter).stored(sampleText[total:total+100]).flushed(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += len(out)
+			z.Suspend(&s)
+			if want := sampleText[max(0, total-1<<bits):total]; !bytes.Equal(s.Window, want) {
+				t.Fatalf("%d bits, after %d bytes: another window, of %d", bits, total, len(s.Window))
+			}
+			if cap(s.Window) > 1<<bits || cap(s.Window) > max(256, 2*total) {
+				t.Fatalf("%d bits, after %d bytes: room for %d", bits, total, cap(s.Window))
+			}
+			if s.Size() != int(unsafe.Sizeof(s))+cap(s.Window) {
+				t.Fatalf("size %d", s.Size())
+			}
+			if total > 1<<bits {
+				if now := unsafe.SliceData(s.Window); room != nil && room != now {
+					t.Fatal("a full window is allocated again")
+				}
+				room = unsafe.SliceData(s.Window)
+			}
+		}
+	}
+}
+
+func TestInflatingAllocatesNothing(t *testing.T) {
+	z := NewInflater()
+	in := deflated(t, 6, sampleText[:50_000])
+	var s Inflation
+	step := func() {
+		z.Resume(nil, 15)
+		for rest, more := in, true; more; {
+			var n int
+			_, n, more, _ = z.Next(rest[:min(1000, len(rest))], len(rest) <= 1000)
+			rest = rest[n:]
+			more = more || len(rest) > 0
+			z.Suspend(&s)
+			z.Resume(&s, 15)
+		}
+	}
+	step()
+	if n := testing.AllocsPerRun(20, step); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestSizesOfTheInflater(t *testing.T) {
+	if n := unsafe.Sizeof(Inflater{}); n > 100<<10 {
+		t.Errorf("an Inflater is %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Inflation{}); n > 256 {
+		t.Errorf("an Inflation is %d bytes", n)
+	}
+}
