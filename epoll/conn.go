@@ -32,7 +32,7 @@ func (l *Loop) add(fd int32, flags uint16) (Slot, *slot, unix.Errno) {
 	if flags&flagConnecting != 0 {
 		s.watch = unix.EPOLLOUT
 	}
-	if e := sysCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, uint32(s.watch), uint64(l.ID(c))); e != none {
+	if e := l.kernel.Ctl(l.epfd, unix.EPOLL_CTL_ADD, fd, uint32(s.watch), uint64(l.ID(c))); e != none {
 		s.fd = -1
 		l.freed = append(l.freed, c)
 		return 0, nil, e
@@ -47,21 +47,21 @@ func (l *Loop) add(fd int32, flags uint16) (Slot, *slot, unix.Errno) {
 // returns.
 func (l *Loop) Add(fd int, tag uint32, first []byte) error {
 	if len(first) > l.cfg.maxCarry() {
-		unix.Close(fd)
+		l.kernel.Close(int32(fd))
 		return fmt.Errorf("%d first bytes are more than MaxCarry, %d", len(first), l.cfg.maxCarry())
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+	if err := l.kernel.Nonblock(int32(fd)); err != nil {
+		l.kernel.Close(int32(fd))
 		return os.NewSyscallError("fcntl", err)
 	}
 	c, s, e := l.add(int32(fd), 0)
 	if e != none {
-		unix.Close(fd)
+		l.kernel.Close(int32(fd))
 		return os.NewSyscallError("epoll_ctl", e)
 	}
 	if !l.bufs.add(&s.carry, first, nil) {
 		l.release(c, s)
-		sysClose(int32(fd))
+		l.kernel.Close(int32(fd))
 		return fmt.Errorf("no room for %d bytes in the memory budget", len(first))
 	}
 	l.again(c, s)
@@ -87,7 +87,7 @@ func (l *Loop) Detach(c Slot) (fd int) {
 		return -1
 	}
 	fd = int(s.fd)
-	sysCtl(l.epfd, unix.EPOLL_CTL_DEL, s.fd, 0, 0)
+	l.kernel.Ctl(l.epfd, unix.EPOLL_CTL_DEL, s.fd, 0, 0)
 	l.release(c, s)
 	return fd
 }
@@ -138,7 +138,7 @@ func (l *Loop) finished(c Slot, s *slot) {
 	}
 	if !s.is(flagShut) {
 		s.flags |= flagShut
-		sysShutdown(s.fd)
+		l.kernel.Shutdown(s.fd)
 		l.setDeadline(c, s, l.cfg.LingerTimeout)
 	}
 	l.rewatch(c, s)
@@ -157,7 +157,7 @@ func (l *Loop) end(c Slot, s *slot, cause Cause, e unix.Errno) {
 	}
 	defer func() { // also when Closed panics
 		l.release(c, s)
-		sysClose(fd)
+		l.kernel.Close(fd)
 		if l.starved {
 			l.retry = l.tick // a descriptor has come back
 		}
@@ -246,6 +246,11 @@ func (l *Loop) rewatch(c Slot, s *slot) {
 	}
 	if want != s.watch {
 		s.watch = want
-		sysCtl(l.epfd, unix.EPOLL_CTL_MOD, s.fd, uint32(want), uint64(l.ID(c)))
+		op := unix.EPOLL_CTL_MOD
+		if s.is(flagUnwatched) {
+			op = unix.EPOLL_CTL_ADD
+			s.flags &^= flagUnwatched
+		}
+		l.kernel.Ctl(l.epfd, op, s.fd, uint32(want), uint64(l.ID(c)))
 	}
 }

@@ -13,6 +13,22 @@ import (
 // when it fails, or timeout (0: none) passes, only Closed for the slot that
 // Dial returned. An error means that the attempt could not be started.
 func (l *Loop) Dial(addr, local *net.TCPAddr, tag uint32, timeout time.Duration) (Slot, error) {
+	fd, err := l.kernel.Connect(addr, local)
+	if err != nil {
+		return 0, err
+	}
+	c, s, e := l.add(fd, flagConnecting)
+	if e != none {
+		l.kernel.Close(fd)
+		return 0, os.NewSyscallError("epoll_ctl", e)
+	}
+	s.tag = tag
+	l.setDeadline(c, s, timeout)
+	return c, nil
+}
+
+// connect makes a socket and starts to connect it.
+func connect(addr, local *net.TCPAddr) (int32, error) {
 	domain, sa := sockaddr(addr)
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -39,19 +55,12 @@ func (l *Loop) Dial(addr, local *net.TCPAddr, tag uint32, timeout time.Duration)
 		unix.Close(fd)
 		return 0, os.NewSyscallError("connect", err)
 	}
-	c, s, e := l.add(int32(fd), flagConnecting)
-	if e != none {
-		unix.Close(fd)
-		return 0, os.NewSyscallError("epoll_ctl", e)
-	}
-	s.tag = tag
-	l.setDeadline(c, s, timeout)
-	return c, nil
+	return int32(fd), nil
 }
 
 // connected finds out how the connect of c ended.
 func (l *Loop) connected(c Slot, s *slot) {
-	if e := socketError(s.fd); e != none {
+	if e := l.kernel.SocketError(s.fd); e != none {
 		l.end(c, s, causeOf(e), e)
 		return
 	}

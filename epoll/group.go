@@ -45,8 +45,15 @@ func (g *Group) Budget() *Budget { return g.cfg.Budget }
 // returns when that is done on every loop.
 func (g *Group) Unlisten() { g.Do(func(l *Loop) { l.closeListeners() }) }
 
-// Do runs f on every loop and returns when all have. Not to be called from a loop.
+// Do runs f on every loop and returns when all have. Not to be called from a
+// loop. In a group that has not started the caller is the loops' goroutine.
 func (g *Group) Do(f func(l *Loop)) {
+	if !g.started {
+		for _, l := range g.loops {
+			l.guard(func() { f(l) })
+		}
+		return
+	}
 	var wg sync.WaitGroup
 	for _, l := range g.loops {
 		wg.Add(1)

@@ -64,6 +64,9 @@ type Config struct {
 	// LingerTimeout bounds how long Finish waits for the peer's FIN. 0 means 2 s.
 	LingerTimeout time.Duration
 
+	// Kernel is what the loops ask for everything; nil means Linux.
+	Kernel Kernel
+
 	// Budget bounds the bytes in buffers of connections; nil means no bound.
 	Budget *Budget
 
@@ -93,6 +96,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.LingerTimeout == 0 {
 		cfg.LingerTimeout = 2 * time.Second
+	}
+	if cfg.Kernel == nil {
+		cfg.Kernel = linux{}
 	}
 	if cfg.Budget == nil {
 		cfg.Budget = NewBudget(0)

@@ -33,17 +33,36 @@ const (
 // address with the port that was chosen when it is 0. Connections that come
 // in are Opened with tag. To be called before or while the group runs.
 func (g *Group) Listen(addr string, tag uint32) (net.Addr, error) {
-	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	fds, at, err := g.cfg.Kernel.Listen(addr, len(g.loops))
 	if err != nil {
 		return nil, err
 	}
+	for i, l := range g.loops {
+		if !l.Post(func() { l.addListener(fds[i], tag) }) {
+			for _, fd := range fds[i:] { // those before are the loops'
+				g.cfg.Kernel.Close(fd)
+			}
+			return nil, fmt.Errorf("listen %s: the loops have stopped", addr)
+		}
+	}
+	return at, nil
+}
+
+// listen opens n sockets for one address.
+func listen(addr string, n int) (all []int32, at net.Addr, err error) {
+	tcp, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, nil, err
+	}
 	var fds []int
 	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
+		if err != nil {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
 		}
 	}()
-	for range g.loops {
+	for range n {
 		// The first socket binds without SO_REUSEPORT and so fails when
 		// anybody has the address, another server of ours included; the
 		// option, set afterwards, lets only the others of this group in.
@@ -53,37 +72,31 @@ func (g *Group) Listen(addr string, tag uint32) (net.Addr, error) {
 			fd, err = listenSocket(tcp, len(fds) > 0)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("listen %s: %w", addr, err)
+			return nil, nil, fmt.Errorf("listen %s: %w", addr, err)
 		}
 		fds = append(fds, fd)
+		all = append(all, int32(fd))
 		if len(fds) == 1 {
 			sa, err := unix.Getsockname(fd)
 			if err != nil {
-				return nil, os.NewSyscallError("getsockname", err)
+				return nil, nil, os.NewSyscallError("getsockname", err)
 			}
 			zone := tcp.Zone // of a link-local address; the others bind to it too
 			tcp = tcpAddr(sa)
 			tcp.Zone = zone
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return nil, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
+			return nil, nil, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
 		}
 	}
 	// Listening starts only now, when every socket is bound and has the
 	// option: a socket that listens without it joins no group.
 	for _, fd := range fds {
 		if err := unix.Listen(fd, backlog); err != nil {
-			return nil, fmt.Errorf("listen %s: %w", addr, os.NewSyscallError("listen", err))
+			return nil, nil, fmt.Errorf("listen %s: %w", addr, os.NewSyscallError("listen", err))
 		}
 	}
-	for i, l := range g.loops {
-		fd := int32(fds[i])
-		if !l.Post(func() { l.addListener(fd, tag) }) {
-			return nil, fmt.Errorf("listen %s: the loops have stopped", addr)
-		}
-		fds[i] = -1 // the loop's now
-	}
-	return tcp, nil
+	return all, tcp, nil
 }
 
 // listenSocket returns a bound socket for addr, not yet listening.
@@ -130,7 +143,7 @@ func (l *Loop) addListener(fd int32, tag uint32) {
 
 func (l *Loop) watchListener(i int) {
 	if fd := l.listeners[i].fd; fd >= 0 {
-		sysCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN, uint64(listenerGen)<<32|uint64(i))
+		l.kernel.Ctl(l.epfd, unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN, uint64(listenerGen)<<32|uint64(i))
 	}
 }
 
@@ -145,7 +158,7 @@ func (l *Loop) watchListeners() {
 // accept takes connections out of the queue of listener i.
 func (l *Loop) accept(i int) {
 	for range acceptBatch {
-		fd, e := sysAccept(l.listeners[i].fd)
+		fd, e := l.acceptOne(l.listeners[i].fd)
 		switch e {
 		case none:
 		case unix.EAGAIN:
@@ -158,7 +171,7 @@ func (l *Loop) accept(i int) {
 		}
 		c, _, e := l.add(fd, 0)
 		if e != none {
-			sysClose(fd)
+			l.kernel.Close(fd)
 			continue
 		}
 		l.stats.Accepted++
@@ -176,7 +189,7 @@ func (l *Loop) starve() {
 	l.retry = l.tick + 1
 	for _, ln := range l.listeners {
 		if ln.fd >= 0 {
-			sysCtl(l.epfd, unix.EPOLL_CTL_DEL, ln.fd, 0, 0)
+			l.kernel.Ctl(l.epfd, unix.EPOLL_CTL_DEL, ln.fd, 0, 0)
 		}
 	}
 }
@@ -186,7 +199,7 @@ func (l *Loop) closeListeners() {
 	for i := range l.listeners {
 		if fd := l.listeners[i].fd; fd >= 0 {
 			l.listeners[i].fd = -1 // events that are queued for it find nothing
-			sysClose(fd)
+			l.kernel.Close(fd)
 		}
 	}
 }
@@ -216,10 +229,4 @@ func tcpAddr(sa unix.Sockaddr) *net.TCPAddr {
 }
 
 // Peer is the address of the other end, nil when the connection is broken.
-func (l *Loop) Peer(c Slot) *net.TCPAddr {
-	sa, err := unix.Getpeername(l.Fd(c))
-	if err != nil {
-		return nil
-	}
-	return tcpAddr(sa)
-}
+func (l *Loop) Peer(c Slot) *net.TCPAddr { return l.kernel.Peer(l.slots.At(c).fd) }

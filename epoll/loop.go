@@ -23,6 +23,7 @@ type Loop struct {
 	cfg     Config
 	index   int
 	handler Handler
+	kernel  Kernel
 	epfd    int
 	wakefd  int32
 
@@ -42,8 +43,10 @@ type Loop struct {
 	in    []byte // the read buffer, and in front of it room for a carry
 	out   []byte // the out scratch: bytes of connection outOf that await the flush
 	outOf Slot
+	evs   []unix.EpollEvent
 	iov   [2]unix.Iovec
 	bufs  bufs
+	duct  duct
 
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
@@ -71,20 +74,17 @@ type Stats struct {
 }
 
 func newLoop(cfg Config, index int) (*Loop, error) {
-	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	epfd, wakefd, err := cfg.Kernel.Open()
 	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	wakefd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
-	if err != nil {
-		unix.Close(epfd)
-		return nil, os.NewSyscallError("eventfd", err)
+		return nil, err
 	}
 	l := &Loop{
 		cfg:    cfg,
 		index:  index,
+		kernel: cfg.Kernel,
 		epfd:   epfd,
-		wakefd: int32(wakefd),
+		wakefd: wakefd,
+		evs:    make([]unix.EpollEvent, maxEvents),
 		top:    1,
 		in:     make([]byte, cfg.maxCarry()+cfg.ReadBuffer),
 		out:    make([]byte, 0, outScratch),
@@ -92,9 +92,9 @@ func newLoop(cfg Config, index int) (*Loop, error) {
 	}
 	l.clock()
 	l.wheel.now = l.tick
-	if e := sysCtl(epfd, unix.EPOLL_CTL_ADD, l.wakefd, unix.EPOLLIN, keyWake); e != none {
-		unix.Close(epfd)
-		unix.Close(wakefd)
+	if e := l.kernel.Ctl(epfd, unix.EPOLL_CTL_ADD, l.wakefd, unix.EPOLLIN, keyWake); e != none {
+		l.kernel.Close(int32(epfd))
+		l.kernel.Close(wakefd)
 		return nil, os.NewSyscallError("epoll_ctl", e)
 	}
 	return l, nil
@@ -118,13 +118,13 @@ func (l *Loop) Now() int64 { return l.now }
 func (l *Loop) Tick() uint32 { return l.tick }
 
 func (l *Loop) clock() {
-	l.now = sysNow()
+	l.now = l.kernel.Now()
 	l.tick = tickOf(l.now)
 }
 
 // Clock is the monotonic time now, in the terms of Now but not rounded to the
 // batch.
-func (l *Loop) Clock() int64 { return sysNow() }
+func (l *Loop) Clock() int64 { return l.kernel.Now() }
 
 // SetAlarm calls Config.OnAlarm when Now has reached at; a later SetAlarm
 // replaces it. It is for one thing per loop that must happen at an exact time,
@@ -167,9 +167,8 @@ func (l *Loop) Fd(c Slot) int { return int(l.slots.At(c).fd) }
 // run serves until stop. It is the loop's goroutine.
 func (l *Loop) run() {
 	defer l.exit()
-	evs := make([]unix.EpollEvent, maxEvents)
 	for !l.stopping {
-		l.serve(evs)
+		l.serve()
 	}
 }
 
@@ -177,48 +176,67 @@ func (l *Loop) run() {
 // OnPanic takes care of. What is left of such a batch is not lost: the kernel
 // reports level-triggered events again, and the other lists are worked off
 // from the front.
-func (l *Loop) serve(evs []unix.EpollEvent) {
+func (l *Loop) serve() {
 	if l.cfg.OnPanic != nil {
-		defer func() {
-			if v := recover(); v != nil {
-				if l.advancing {
-					l.advancing = false
-					l.wheel.now-- // visit the bucket again
-				}
-				l.cfg.OnPanic(l, l.serving, v)
-				l.flush()
-			}
-		}()
+		defer l.goOn()
 	}
 	for !l.stopping {
 		l.serving = 0
-		n := l.wait(evs)
-		l.clock()
-		l.stats.Waits++
-		l.stats.Events += uint64(n)
-		for i := range evs[:n] {
-			l.dispatch(&evs[i])
-			l.flush() // what Closed had to say to others
+		l.batch(l.wait(l.evs))
+	}
+}
+
+// Step serves one batch of the events that are there and returns; it never
+// waits. It is for the goroutine that made the group and does not Start it, a
+// simulation: that goroutine is then the one of all its loops.
+func (l *Loop) Step() {
+	if l.cfg.OnPanic != nil {
+		defer l.goOn()
+	}
+	l.serving = 0
+	n, _ := l.kernel.Poll(l.epfd, l.evs)
+	l.batch(max(n, 0))
+}
+
+// goOn is deferred: it takes care of a panic with OnPanic.
+func (l *Loop) goOn() {
+	if v := recover(); v != nil {
+		if l.advancing {
+			l.advancing = false
+			l.wheel.now-- // visit the bucket again
 		}
-		if l.alarm != 0 && l.now >= l.alarm {
-			l.alarm = 0
-			l.cfg.OnAlarm(l)
-			l.flush()
-		}
-		if l.tick != l.wheel.now {
-			l.advance(l.tick)
-			l.flush()
-		}
-		for range len(l.resumed) { // those that come now have their turn in the next batch
-			l.showCarry()
-		}
-		if l.starved && l.tick >= l.retry {
-			l.watchListeners()
-		}
-		if l.woken.Load() || len(l.running) > 0 {
-			l.serving = 0
-			l.runPosted()
-		}
+		l.cfg.OnPanic(l, l.serving, v)
+		l.flush()
+	}
+}
+
+// batch serves n events, and what else is due.
+func (l *Loop) batch(n int) {
+	l.clock()
+	l.stats.Waits++
+	l.stats.Events += uint64(n)
+	for i := range l.evs[:n] {
+		l.dispatch(&l.evs[i])
+		l.flush() // what Closed had to say to others
+	}
+	if l.alarm != 0 && l.now >= l.alarm {
+		l.alarm = 0
+		l.cfg.OnAlarm(l)
+		l.flush()
+	}
+	if l.tick != l.wheel.now {
+		l.advance(l.tick)
+		l.flush()
+	}
+	for range len(l.resumed) { // those that come now have their turn in the next batch
+		l.showCarry()
+	}
+	if l.starved && l.tick >= l.retry {
+		l.watchListeners()
+	}
+	if l.woken.Load() || len(l.running) > 0 {
+		l.serving = 0
+		l.runPosted()
 	}
 }
 
@@ -226,13 +244,13 @@ func (l *Loop) serve(evs []unix.EpollEvent) {
 // asking without waiting finds them; only when there are none does the loop
 // give its processor away.
 func (l *Loop) wait(evs []unix.EpollEvent) int {
-	if n, _ := sysPoll(l.epfd, evs); n > 0 {
+	if n, _ := l.kernel.Poll(l.epfd, evs); n > 0 {
 		return n
 	}
 	if l.woken.Load() || len(l.resumed) > 0 || len(l.running) > 0 {
 		return 0
 	}
-	now := sysNow()
+	now := l.kernel.Now()
 	ms := l.untilNext(now)
 	if l.starved {
 		ms = int(min(uint(ms), uint(Tick/time.Millisecond))) // -1 is the largest uint
@@ -240,7 +258,7 @@ func (l *Loop) wait(evs []unix.EpollEvent) int {
 	if l.alarm != 0 && (ms < 0 || l.alarm-now < int64(ms)*1e6) {
 		return l.waitForAlarm(evs, l.alarm-now)
 	}
-	n, e := sysWait(l.epfd, evs, ms)
+	n, e := l.kernel.Wait(l.epfd, evs, int64(ms)*1e6)
 	if e != none { // EINTR: a signal, no event
 		return 0
 	}
@@ -252,7 +270,7 @@ func (l *Loop) waitForAlarm(evs []unix.EpollEvent, ns int64) int {
 	if ns <= 0 {
 		return 0
 	}
-	n, e := sysWaitFine(l.epfd, evs, ns)
+	n, e := l.kernel.Wait(l.epfd, evs, ns)
 	if e != none {
 		return 0
 	}
@@ -286,8 +304,11 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 		return
 	}
 	if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 && s.gen == id.gen() {
+		if s.is(flagPaused) && ev.Events&unix.EPOLLERR == 0 && l.hungUp(s) {
+			return
+		}
 		// The connection is dead both ways though we are not reading from it.
-		e := socketError(s.fd)
+		e := l.kernel.SocketError(s.fd)
 		cause := s.cause
 		if e != none {
 			cause = causeOf(e)
@@ -308,7 +329,7 @@ func (l *Loop) readable(c Slot, s *slot) {
 	if s.carry != 0 {
 		k = copy(l.in, l.bufs.bytes(s.carry))
 	}
-	n, e := sysRead(s.fd, l.in[k:k+l.cfg.ReadBuffer])
+	n, e := l.read(s.fd, l.in[k:k+l.cfg.ReadBuffer])
 	switch {
 	case e == unix.EAGAIN:
 	case e != none:
@@ -322,7 +343,7 @@ func (l *Loop) readable(c Slot, s *slot) {
 		gen := s.gen
 		l.rewatch(c, s)
 		l.handler.EOF(c)
-		if l.flush(); s.gen == gen && !s.is(flagFinishing) {
+		if l.flush(); s.gen == gen && s.flags&(flagFinishing|flagKept) == 0 {
 			l.finish(c, s, CauseEOF, false)
 		}
 	case s.is(flagFinishing):
@@ -372,6 +393,17 @@ func (l *Loop) showCarry() {
 	l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(s.carry))])
 }
 
+// guard runs f outside of a batch; a panic in it is OnPanic's as it is there.
+func (l *Loop) guard(f func()) {
+	l.serving = 0
+	l.clock()
+	if l.cfg.OnPanic != nil {
+		defer l.goOn()
+	}
+	f()
+	l.flush()
+}
+
 func (l *Loop) exit() {
 	// Who was told that a function will run may be waiting for it: what was
 	// posted until now runs, and nothing is taken any more.
@@ -382,18 +414,18 @@ func (l *Loop) exit() {
 	l.running, l.posted = nil, nil
 	l.mu.Unlock()
 	for _, f := range posted {
-		f()
+		l.guard(f)
 	}
-	l.flush()
-	l.Each(func(c Slot) { l.Close(c) })
+	l.Each(func(c Slot) { l.guard(func() { l.Close(c) }) })
 	for c := Slot(1); c < l.top; c++ { // those that were still connecting
 		if s := l.slots.At(c); s.fd >= 0 {
 			l.end(c, s, CauseLocal, none)
 		}
 	}
 	l.closeListeners()
-	unix.Close(l.epfd)
-	sysClose(l.wakefd)
+	l.duct.close()
+	l.kernel.Close(int32(l.epfd))
+	l.kernel.Close(l.wakefd)
 }
 
 func causeOf(e unix.Errno) Cause {

@@ -99,9 +99,9 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 		var n int
 		var e unix.Errno
 		if len(b) == 0 {
-			n, e = sysWrite(s.fd, a)
+			n, e = l.write(s.fd, a)
 		} else {
-			n, e = sysWritev(s.fd, &l.iov, a, b)
+			n, e = l.writev(s.fd, a, b)
 		}
 		if e == none && n == len(a)+len(b) {
 			return
@@ -145,7 +145,7 @@ func (l *Loop) progress(c Slot, s *slot) {
 // sendPending writes what waits for c, now that the socket has room.
 func (l *Loop) sendPending(c Slot, s *slot) {
 	b := l.bufs.bytes(s.pend)
-	n, e := sysWrite(s.fd, b)
+	n, e := l.write(s.fd, b)
 	if e == unix.EAGAIN {
 		return
 	}

@@ -1,9 +1,12 @@
 package epoll
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -274,4 +277,166 @@ func TestAHangupIsNoticedThoughNobodyReads(t *testing.T) {
 	if l.Len() != 0 {
 		t.Error("it is still open")
 	}
+}
+
+func TestMegabytesComeBackThoughThePeerReadsLate(t *testing.T) {
+	drained := make(chan int, 1024)
+	g, addr := serve(t, Config{}, script{drained: func(l *Loop, c Slot) { drained <- l.Pending(c) }})
+	c := dial(t, addr)
+	all := pattern(12 << 20) // more than both kernels' buffers take
+	sent := make(chan error, 1)
+	go func() {
+		_, err := c.Write(all)
+		sent <- errors.Join(err, c.CloseWrite())
+	}()
+	until(t, "congestion", func() (held bool) {
+		only(t, g, func(l *Loop, c Slot) { held = l.Held(c) && l.Pending(c) > 0 })
+		return held
+	})
+	back, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, back, all)
+	if err := await(t, sent); err != nil {
+		t.Fatal(err)
+	}
+	if n := await(t, drained); n != 0 {
+		t.Errorf("Drained was told while %d bytes waited", n)
+	}
+	settle(g)
+	if n := g.Budget().Used(); n != 0 {
+		t.Errorf("%d bytes of the budget are used at the end", n)
+	}
+}
+
+func TestAPeerThatDoesNotReadGetsToSendNoMore(t *testing.T) {
+	cfg := Config{ReadBuffer: 16 << 10, Congested: 32 << 10, MaxPending: 64 << 10}
+	most := 0
+	g, addr := serve(t, cfg, script{data: func(l *Loop, c Slot, in []byte) int {
+		l.Write(c, in)
+		most = max(most, l.Pending(c))
+		return len(in)
+	}})
+	c := dial(t, addr)
+	all := pattern(16 << 20)
+	sent := 0
+	until(t, "congestion", func() (held bool) {
+		if err := c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		n, _ := c.Write(all[sent:])
+		sent += n
+		if n == 0 { // the kernels' buffers are full, so the server has stopped reading
+			only(t, g, func(l *Loop, c Slot) { held = l.Held(c) })
+		}
+		return held
+	})
+	only(t, g, func(l *Loop, c Slot) {
+		if n := l.Pending(c); n <= cfg.Congested || n > cfg.Congested+cfg.ReadBuffer {
+			t.Errorf("%d bytes wait, want more than Congested, %d, and at most one read more", n, cfg.Congested)
+		}
+	})
+	if n := g.Budget().Used(); n > int64(cfg.MaxPending) {
+		t.Errorf("%d bytes of memory are used for it, more than %d", n, cfg.MaxPending)
+	}
+	// When the peer reads, everything goes on.
+	rest := make(chan error, 1)
+	all = all[:sent+2<<20]
+	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := c.Write(all[sent:])
+		rest <- err
+	}()
+	back := make([]byte, len(all))
+	if _, err := io.ReadFull(c, back); err != nil {
+		t.Fatal(err)
+	}
+	same(t, back, all)
+	if err := await(t, rest); err != nil {
+		t.Fatal(err)
+	}
+	g.Do(func(*Loop) {
+		if most > cfg.MaxPending {
+			t.Errorf("up to %d bytes waited, more than MaxPending, %d", most, cfg.MaxPending)
+		}
+	})
+	if n := g.Budget().Used(); n != 0 {
+		t.Errorf("%d bytes of the budget are used at the end", n)
+	}
+}
+
+// push writes in pieces of 64 KiB until the connection is gone or all is written.
+func push(l *Loop, c Slot, all int) {
+	b := make([]byte, 64<<10)
+	id := l.ID(c)
+	for ; all > 0; all -= len(b) {
+		if l.ID(c) != id {
+			return
+		}
+		l.Write(c, b)
+	}
+}
+
+func TestAHandlerThatPushesPastMaxPendingLosesTheConnection(t *testing.T) {
+	ends := newEnds()
+	g, addr := serve(t, Config{MaxPending: 128 << 10}, script{ends: ends, opened: func(l *Loop, c Slot, _ uint32) { push(l, c, 64<<20) }})
+	dial(t, addr)
+	awaitCause(t, ends, CausePending)
+	settle(g)
+	if n := g.Budget().Used(); n != 0 {
+		t.Errorf("%d bytes of the budget are used at the end", n)
+	}
+}
+
+func TestAHandlerThatPushesPastTheBudgetLosesTheConnection(t *testing.T) {
+	ends := newEnds()
+	cfg := Config{Budget: NewBudget(128 << 10), MaxPending: 64 << 20}
+	g, addr := serve(t, cfg, script{ends: ends, opened: func(l *Loop, c Slot, _ uint32) { push(l, c, 64<<20) }})
+	dial(t, addr)
+	awaitCause(t, ends, CauseBudget)
+	settle(g)
+	if n := cfg.Budget.Used(); n != 0 {
+		t.Errorf("%d bytes of the budget are used at the end", n)
+	}
+}
+
+func TestAPeerThatReadsNothingForWriteTimeoutIsStalled(t *testing.T) {
+	ends := newEnds()
+	const timeout = 100 * time.Millisecond
+	pushed := make(chan time.Time, 1)
+	_, addr := serve(t, Config{WriteTimeout: timeout, MaxPending: 64 << 20}, script{ends: ends, opened: func(l *Loop, c Slot, _ uint32) {
+		pushed <- time.Now()
+		push(l, c, 32<<20)
+	}})
+	dial(t, addr)
+	awaitCause(t, ends, CauseStalled)
+	if d := time.Since(await(t, pushed)); d < timeout {
+		t.Errorf("stalled after %v, before %v had passed", d, timeout)
+	}
+}
+
+func TestAPeerThatReadsSlowlyIsNotStalled(t *testing.T) {
+	ends := newEnds()
+	l := stillLoop(t, Config{WriteTimeout: time.Second, MaxPending: 64 << 20}, script{ends: ends})
+	c, peer := couple(t, l)
+	push(l, c, 8<<20)
+	for range 10 {
+		sleep(l, 900*time.Millisecond) // never a whole second without a byte
+		if got(t, peer) == "" {
+			t.Fatal("nothing to read")
+		}
+		poll(l)
+	}
+	if l.Len() != 1 || l.Pending(c) == 0 {
+		t.Fatalf("%d connections, %d bytes wait, want some: else nothing was tried", l.Len(), l.Pending(c))
+	}
+	sleep(l, 900*time.Millisecond)
+	if l.Len() != 1 {
+		t.Fatal("stalled before the time")
+	}
+	sleep(l, 250*time.Millisecond)
+	awaitCause(t, ends, CauseStalled)
 }

@@ -1,11 +1,5 @@
 package epoll
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
-
 // Post runs f on the loop's goroutine, after functions that were posted before
 // it. Any goroutine may call it. It reports false, and never runs f, when the
 // loop has ended. However many functions wait, the loop is woken once.
@@ -19,8 +13,7 @@ func (l *Loop) Post(f func()) bool {
 	wake := !l.woken.Swap(true)
 	if wake {
 		// Within the lock: exit closes the descriptor after taking it.
-		one := uint64(1)
-		unix.RawSyscall(unix.SYS_WRITE, uintptr(l.wakefd), uintptr(unsafe.Pointer(&one)), 8)
+		l.kernel.Wake(l.wakefd)
 	}
 	l.mu.Unlock()
 	return true
@@ -46,6 +39,5 @@ func (l *Loop) runPosted() {
 
 // clearWake empties the eventfd.
 func (l *Loop) clearWake() {
-	var n [8]byte
-	sysRead(l.wakefd, n[:])
+	l.read(l.wakefd, l.in[:8]) // nothing is being read into it now
 }

@@ -48,6 +48,8 @@ const (
 	flagEOF                           // FIN was received
 	flagResumed                       // in the list of connections whose carry is due again
 	flagEnding                        // the handler is being told Closed; nothing can be done with it any more
+	flagKept                          // the handler keeps it open after the peer's FIN
+	flagUnwatched                     // taken from the poller while paused, see hungUp
 )
 
 func (s *slot) is(f uint16) bool { return s.flags&f != 0 }

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"os"
 	"time"
 	"unsafe"
 
@@ -18,47 +19,53 @@ import (
 // none is returned in place of an error number when a call succeeded.
 const none = unix.Errno(0)
 
-// rw does a read or a write of p and retries it when a signal interrupted it.
+// rw does a read or a write of p.
 func rw(trap uintptr, fd int32, p []byte) (int, unix.Errno) {
 	if len(p) == 0 {
 		return 0, none
 	}
-	for {
-		n, _, e := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-		if e != unix.EINTR {
-			return int(n), e
-		}
-	}
+	n, _, e := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return int(n), e
 }
 
 func sysRead(fd int32, p []byte) (int, unix.Errno)  { return rw(unix.SYS_READ, fd, p) }
 func sysWrite(fd int32, p []byte) (int, unix.Errno) { return rw(unix.SYS_WRITE, fd, p) }
 
-// sysWritev writes a and then b, neither of them empty, in one call. iov is
-// the caller's room for the two descriptors of memory, so that nothing escapes.
-func sysWritev(fd int32, iov *[2]unix.Iovec, a, b []byte) (int, unix.Errno) {
-	iov[0].Base = unsafe.SliceData(a)
-	iov[0].SetLen(len(a))
-	iov[1].Base = unsafe.SliceData(b)
-	iov[1].SetLen(len(b))
-	for {
-		n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
-		if e != unix.EINTR {
-			iov[0].Base, iov[1].Base = nil, nil
-			return int(n), e
-		}
-	}
+func sysWritev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
+	return int(n), e
+}
+
+func setIovec(v *unix.Iovec, b []byte) {
+	v.Base = unsafe.SliceData(b)
+	v.SetLen(len(b))
 }
 
 // sysAccept takes one connection out of a listener's queue, non-blocking and
 // closed on exec. TCP_NODELAY is inherited from the listener.
 func sysAccept(fd int32) (int32, unix.Errno) {
-	for {
-		n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-		if e != unix.EINTR {
-			return int32(n), e
-		}
+	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int32(n), e
+}
+
+// sysOpen makes what a loop waits on and what wakes it.
+func sysOpen() (epfd int, wakefd int32, err error) {
+	epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("epoll_create1", err)
 	}
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		unix.Close(epfd)
+		return -1, -1, os.NewSyscallError("eventfd", err)
+	}
+	return epfd, int32(fd), nil
+}
+
+// sysWake adds one to an eventfd.
+func sysWake(fd int32) {
+	one := uint64(1)
+	unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), 8)
 }
 
 // sysCtl changes what epfd watches of fd; key comes back in each event.
