@@ -67,6 +67,7 @@ func TestBadValueOfAFlagIsOneLineAndStatus2(t *testing.T) {
 		{[]string{"--log-level", "loud"}, "--log-level loud: must be debug, info, warn or error"},
 		{[]string{"--log-level", "a\nb"}, `--log-level "a\nb": must be debug, info, warn or error`},
 		{[]string{"--log-format", "xml"}, "--log-format xml: must be text or json"},
+		{[]string{"--proxy-listen", "8082"}, "--proxy-listen 8082: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{[]string{"--bare-echo=perhaps"}, "--bare-echo perhaps: must be true or false"},
 		{[]string{"--pidfile"}, "flag needs an argument: --pidfile; see wspoll --help"},
 		{[]string{"--lisen", ":0"}, "unknown flag: --lisen; see wspoll --help"},
@@ -113,7 +114,7 @@ func TestBadValueFromTheEnvironmentNamesTheVariable(t *testing.T) {
 	} {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
 			t.Setenv(tt.name, tt.value)
-			for _, args := range [][]string{nil, {"serve"}} {
+			for _, args := range [][]string{{}, {"serve"}} { // without any cobra would take those of the test
 				code, stdout, stderr := call(args...)
 				if code != exitUsage || stdout != "" || stderr != "wspoll: "+tt.want+"\n" {
 					t.Errorf("%q: exit %d, stdout %q, stderr\n%s want\nwspoll: %s", args, code, stdout, stderr, tt.want)

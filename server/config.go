@@ -49,9 +49,14 @@ type Config struct {
 	// lines; see there for what zero means.
 	Handshake handshake.Options
 
+	// Topics says what the topics are like; see there for what zero means.
+	Topics TopicConfig
+
 	// Log gets what happens; nil means nothing is logged. The end of every
 	// connection is told at debug level.
 	Log *slog.Logger
+
+	kernel epoll.Kernel // of a simulation; nil means Linux
 }
 
 // Unlimited takes a bound away where 0 means a default.
@@ -96,5 +101,6 @@ func (cfg *Config) epoll() epoll.Config {
 		WriteTimeout:  cfg.WriteTimeout,
 		LingerTimeout: cfg.CloseTimeout,
 		Budget:        epoll.NewBudget(max(0, cfg.MemoryBudget)),
+		Kernel:        cfg.kernel,
 	}
 }

@@ -91,6 +91,9 @@ func (c Conn) SendPiece(op ws.OpCode, first, last bool, payload []byte) {
 	if last && st.flags&flagPostponed != 0 {
 		c.sh.sendPostponed(c.id)
 	}
+	if last && st.group != groupNone {
+		c.sh.drained(slot) // messages of its topics may have come meanwhile
+	}
 }
 
 // Close begins the closing handshake (RFC 6455 §7.1.2): nothing can be sent

@@ -2,6 +2,7 @@ package server
 
 import (
 	"wspoll/frame"
+	"wspoll/handshake"
 
 	"github.com/gobwas/ws"
 )
@@ -41,6 +42,11 @@ type Endpoint struct {
 	// Close is called once for each Open, when the connection has ended. c
 	// can send nothing any more; its Value is still there.
 	Close func(c Conn, why Reason)
+
+	tail   string                                        // of the path as people read it, behind a path that ends in "/"
+	plain  bool                                          // plain HTTP requests for the path are for net/http, not refused
+	accept func(r *handshake.Request) *handshake.Refusal // may refuse a handshake
+	beat   *beat                                         // sent to each connection in its own phase
 }
 
 // Echo sends every message back as it arrives, piece by piece: a message of

@@ -177,7 +177,7 @@ func TestOriginsAreTheOwnHostUnlessAListSaysOtherwise(t *testing.T) {
 }
 
 func TestHalfAHeadIsAnsweredWith408AndNoHeadWithSilence(t *testing.T) {
-	s := serve(t, Config{HandshakeTimeout: 100 * time.Millisecond}, nil)
+	s := serve(t, Config{HandshakeTimeout: 400 * time.Millisecond}, nil)
 	silent, half := s.dial(t), s.dial(t)
 	io.WriteString(half, "GET /echo HTTP/1.1\r\nHost: exa")
 	eventually(t, "half a head has arrived", func() bool { return s.Stats().Connections == 2 })

@@ -27,7 +27,7 @@ import (
 
 // patience is how long a test waits for what must happen. Nothing waits for it
 // unless it fails.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // testServer is a running server with an address, ended by the test's cleanup.
 type testServer struct {
@@ -349,7 +349,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			buf := make([]byte, 1<<20)
 			t.Fatalf("%s: not within %v\n%s", what, patience, buf[:runtime.Stack(buf, true)])
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // between two looks
 	}
 }
 

@@ -189,7 +189,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 // checkHTTP finds the endpoint for a handshake that came through net/http, or
 // the reason to refuse it.
 func (s *Server) checkHTTP(head []byte, path string) (ep uint16, err error) {
-	ep, ok := s.byPath[path]
+	ep, ok := s.endpointOf([]byte(path))
 	switch {
 	case !ok:
 		return 0, handshake.RefuseNotFound
@@ -207,7 +207,7 @@ func (s *Server) checkHTTP(head []byte, path string) (ep uint16, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return ep, handshake.Check(&req, &s.cfg.Handshake, &a)
+	return ep, s.check(ep, &req, &a)
 }
 
 // ServeHTTP is Upgrade, to mount the server in somebody's http.ServeMux.
@@ -226,7 +226,7 @@ func (sh *shard) adopt(c epoll.Slot, st *state, a *adoption) {
 		sh.refuseError(c, st, err, 0)
 		return
 	}
-	if err := handshake.Check(&sh.head, &sh.srv.cfg.Handshake, &ans); err != nil {
+	if err := sh.srv.check(a.endpoint, &sh.head, &ans); err != nil {
 		sh.refuseError(c, st, err, 0)
 		return
 	}

@@ -94,6 +94,6 @@ func (sh *shard) sendPostponed(id epoll.ID) {
 	b := sh.postponed[c]
 	delete(sh.postponed, c)
 	sh.conns.At(c).flags &^= flagPostponed
+	defer sh.srv.group.Budget().Release(cap(b)) // also when Write ends the connection and Close panics
 	sh.loop.Write(c, b)
-	sh.srv.group.Budget().Release(cap(b))
 }

@@ -87,6 +87,8 @@ type Stats struct {
 	Closed      [NumReasons]uint64 // connections that ended, by Reason
 	Buffered    int64              // bytes of the memory budget in use
 	Starved     uint64             // times that accepting stopped because descriptors ran out
+	Published   uint64             // messages published to topics
+	Dropped     [NumDrops]uint64   // messages that did not reach a subscriber, by Drop
 }
 
 func (s *Stats) add(o *Stats) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,7 @@ import (
 	"sync/atomic"
 
 	"wspoll/epoll"
-
-	"github.com/gobwas/ws"
+	"wspoll/handshake"
 )
 
 // Server serves WebSocket connections on epoll loops, and everything else on
@@ -23,6 +23,10 @@ type Server struct {
 	cfg   Config
 	group *epoll.Group
 	http  *httpSide
+
+	topics     *Topics
+	sliceSends int        // of a fan-out, before the other connections have their turn
+	aligned    []*aligned // heart beats of all connections at once
 
 	// Written before Start, only read afterwards.
 	endpoints []*Endpoint
@@ -42,13 +46,18 @@ type Server struct {
 
 // New makes a server; it does nothing yet.
 func New(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{})}
+	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{}), sliceSends: sliceSends}
 	if err := s.cfg.Handshake.Validate(); err != nil {
 		return nil, err
 	}
+	var err error
+	if s.topics, err = newTopics(s); err != nil {
+		return nil, err
+	}
 	ec := s.cfg.epoll()
+	ec.OnAlarm = s.alarm
 	ec.OnPanic = func(l *epoll.Loop, c epoll.Slot, v any) { s.shards[l.Index()].panicked(c, v) }
-	group, err := epoll.NewGroup(ec, func(l *epoll.Loop) epoll.Handler {
+	s.group, err = epoll.NewGroup(ec, func(l *epoll.Loop) epoll.Handler {
 		sh := newShard(s, l)
 		s.shards = append(s.shards, sh)
 		return sh
@@ -56,12 +65,12 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.group = group
 	s.http = newHTTPSide(s)
 	return s, nil
 }
 
-// Handle makes ep the WebSocket endpoint of path, "/" and what follows it. To
+// Handle makes ep the WebSocket endpoint of path, "/" and what follows it. One
+// that ends in another "/" is for every path with one more part behind it. To
 // be called before Start.
 func (s *Server) Handle(path string, ep *Endpoint) error {
 	switch n := btoi(ep.Message != nil) + btoi(ep.Piece != nil) + btoi(ep.Blocking != nil); {
@@ -69,15 +78,41 @@ func (s *Server) Handle(path string, ep *Endpoint) error {
 		return fmt.Errorf("endpoint %s: the server has been started", path)
 	case !strings.HasPrefix(path, "/"):
 		return fmt.Errorf("endpoint %q: a path begins with /", path)
-	case s.byPath[path] != 0 || len(s.paths) > 0 && s.paths[0] == path:
+	case s.handles(path):
 		return fmt.Errorf("endpoint %s: there is one already", path)
 	case n > 1:
 		return fmt.Errorf("endpoint %s: more than one of Message, Piece and Blocking is set", path)
 	}
 	s.byPath[path] = uint16(len(s.endpoints))
 	s.endpoints = append(s.endpoints, ep)
-	s.paths = append(s.paths, path)
+	s.paths = append(s.paths, path+ep.tail)
 	s.http.mux.Handle(path, s) // for requests on a connection that net/http has already
+	return nil
+}
+
+func (s *Server) handles(path string) bool { _, ok := s.byPath[path]; return ok }
+
+// endpointOf is the index of the endpoint for a path.
+func (s *Server) endpointOf(path []byte) (ep uint16, ok bool) {
+	if ep, ok = s.byPath[string(path)]; ok {
+		return ep, true
+	}
+	if i := bytes.LastIndexByte(path, '/'); i > 0 {
+		ep, ok = s.byPath[string(path[:i+1])]
+	}
+	return ep, ok
+}
+
+// check applies the rules of the handshake, and those of the endpoint, to a request.
+func (s *Server) check(ep uint16, r *handshake.Request, a *handshake.Answer) error {
+	if err := handshake.Check(r, &s.cfg.Handshake, a); err != nil {
+		return err
+	}
+	if f := s.endpoints[ep].accept; f != nil {
+		if ref := f(r); ref != nil {
+			return ref
+		}
+	}
 	return nil
 }
 
@@ -102,8 +137,9 @@ func (s *Server) Start() {
 	s.started.Store(true)
 }
 
-// Shutdown takes no new connections, sends Close 1001 to every WebSocket
-// connection, and waits until all have ended or ctx is done; then it ends the
+// Shutdown takes no new connections and no more messages for topics, sends
+// Close 1001 to every WebSocket connection when it has what was published to
+// its topics before, and waits until all have ended or ctx is done; then it ends the
 // rest, and the loops. The error tells how many did not end by themselves. A
 // server that was never started is ended too.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -111,14 +147,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.Start() // the loops close what they hold
 	}
 	s.draining.Store(true)
+	s.topics.stop()
 	s.group.Unlisten()
 	s.group.Do(func(l *epoll.Loop) {
 		sh := s.shards[l.Index()]
+		sh.leaving = true
 		l.Each(func(c epoll.Slot) {
 			st := sh.conns.At(c)
 			switch {
 			case st.phase == phaseOpen:
-				sh.sendClose(c, st, ReasonDrain, ws.StatusGoingAway, "the server is going down")
+				sh.goodbye(c, st)
 			case st.phase == phaseHead && st.flags&flagSpoke == 0:
 				st.reason = ReasonDrain
 				l.Close(c) // a connection made in reserve, or one that will retry
@@ -184,5 +222,9 @@ func (s *Server) Stats() Stats {
 	sum.Connections, sum.Accepted, sum.Starved = poll.Open, poll.Accepted, poll.Starved
 	sum.HTTP = int(s.http.open.Load())
 	sum.Buffered = s.group.Budget().Used()
+	sum.Published = s.topics.published.Load()
+	for i := range sum.Dropped {
+		sum.Dropped[i] = s.topics.dropped[i].Load()
+	}
 	return sum
 }

@@ -25,6 +25,8 @@ type state struct {
 	phase    phase
 	reason   Reason
 	flags    uint8
+	group    uint16 // of the topic that it is on, see topic_local.go
+	place    uint32 // there; or when its next heart beat is due, see beat
 }
 
 type phase uint8
@@ -64,11 +66,18 @@ type shard struct {
 	values    map[epoll.Slot]any
 	faults    map[epoll.Slot]error // what was wrong, until the connection's end is told
 
+	fan        fan
+	groups     []*group // of the topics; state.group is an index
+	freeGroups []uint16
+	several    map[epoll.Slot][]seat // of connections on more than one topic
+	lateRoom   []byte                // catchUp's
+	leaving    bool                  // the server goes down: who has all that was published gets its Close
+
 	stats Stats
 }
 
 func newShard(srv *Server, l *epoll.Loop) *shard {
-	return &shard{
+	sh := &shard{
 		srv:       srv,
 		loop:      l,
 		rules:     frame.Rules{MaxMessage: uint64(max(0, srv.cfg.MaxMessage))},
@@ -77,7 +86,10 @@ func newShard(srv *Server, l *epoll.Loop) *shard {
 		queues:    map[epoll.Slot]*queue{},
 		values:    map[epoll.Slot]any{},
 		faults:    map[epoll.Slot]error{},
+		several:   map[epoll.Slot][]seat{},
 	}
+	sh.fan.run = sh.fanOut
+	return sh
 }
 
 // Opened: a TCP connection. It has HandshakeTimeout to bring its request.
@@ -224,7 +236,9 @@ func (sh *shard) panicClose(c epoll.Slot, st *state) {
 	if st.phase == phaseOpen {
 		sh.sendClose(c, st, ReasonPanic, ws.StatusInternalServerError, "internal error")
 	}
-	st.phase, st.reason = phaseDone, ReasonPanic
+	if st.phase = phaseDone; st.reason == ReasonNone {
+		st.reason = ReasonPanic // else it was ending already, for another reason
+	}
 	sh.loop.Finish(c, true)
 }
 
@@ -246,8 +260,9 @@ func (sh *shard) EOF(c epoll.Slot) {
 	sh.loop.Finish(c, false)
 }
 
-// Drained: nothing to do; what waited for it goes on by itself.
-func (sh *shard) Drained(epoll.Slot) {}
+// Drained: a subscriber may have messages to catch up with. The rest of what
+// waited for it goes on by itself.
+func (sh *shard) Drained(c epoll.Slot) { sh.drained(c) }
 
 // Expired: the one deadline of a connection is that of its phase.
 func (sh *shard) Expired(c epoll.Slot) {
@@ -263,6 +278,9 @@ func (sh *shard) Expired(c epoll.Slot) {
 		sh.loop.Close(c) // the peer's Close was waited for long enough
 	case st.phase == phaseOpen:
 		sh.idle(c, st)
+		if b := sh.srv.endpoints[st.endpoint].beat; b != nil {
+			sh.beat(c, st, b)
+		}
 	}
 }
 
@@ -271,10 +289,13 @@ func (sh *shard) Expired(c epoll.Slot) {
 // only notes the time; here it is taken into account.
 func (sh *shard) idle(c epoll.Slot, st *state) {
 	limit := sh.srv.cfg.IdleTimeout
+	if limit < 0 {
+		return // the deadline was not for this
+	}
 	if sh.loop.Held(c) {
 		st.seen = sh.loop.Tick() // it is we who do not listen; a peer that does not read is stalled
 	}
-	silent := time.Duration(sh.loop.Tick()-st.seen) * epoll.Tick
+	silent := sh.silence(st)
 	switch {
 	case silent >= limit:
 		sh.sendClose(c, st, ReasonIdle, ws.StatusGoingAway, "idle for too long")
@@ -287,6 +308,11 @@ func (sh *shard) idle(c epoll.Slot, st *state) {
 	default:
 		sh.loop.SetDeadline(c, limit/2-silent)
 	}
+}
+
+// silence is for how long nothing has arrived.
+func (sh *shard) silence(st *state) time.Duration {
+	return time.Duration(sh.loop.Tick()-st.seen) * epoll.Tick
 }
 
 // Closed: the end of every connection passes here.
@@ -326,6 +352,7 @@ func (sh *shard) forget(c epoll.Slot, st *state) {
 	}
 	delete(sh.values, c)
 	delete(sh.faults, c)
+	sh.leaveAll(c, st)
 }
 
 func (sh *shard) logEnd(log *slog.Logger, c epoll.Slot, st *state, cause epoll.Cause, errno unix.Errno) {

@@ -22,7 +22,7 @@ func (sh *shard) upgrade(c epoll.Slot, st *state, in []byte) (done int) {
 		return 0
 	}
 	r := &sh.head
-	ep, ok := sh.srv.byPath[string(r.Path)]
+	ep, ok := sh.srv.endpointOf(r.Path)
 	switch {
 	case sh.srv.draining.Load():
 		sh.refuse(c, st, handshake.RefuseDraining, ReasonRefused)
@@ -30,12 +30,12 @@ func (sh *shard) upgrade(c epoll.Slot, st *state, in []byte) (done int) {
 	case !ok && r.WantsWebSocket():
 		sh.refuse(c, st, handshake.RefuseNotFound, ReasonRefused)
 		return len(in)
-	case !ok:
+	case !ok, sh.srv.endpoints[ep].plain && !r.WantsWebSocket():
 		sh.handOver(c, st, in)
 		return len(in)
 	}
 	var a handshake.Answer
-	if err := handshake.Check(r, &sh.srv.cfg.Handshake, &a); err != nil {
+	if err := sh.srv.check(ep, r, &a); err != nil {
 		return sh.refuseError(c, st, err, len(in))
 	}
 	id := sh.loop.ID(c)
