@@ -54,10 +54,10 @@ var allowed = map[string][]string{
 	"handshake": {},
 	"epoll":     {},
 	"server":    {"frame", "handshake", "epoll"},
-	"proxy":     {"frame", "handshake", "epoll", "server"},
+	"proxy":     {"frame", "handshake", "epoll"},
 	"bench":     {"frame", "handshake", "epoll", "server"},
 	"inspect":   {"frame", "handshake", "server"},
-	"conform":   {"frame", "handshake", "server"},
+	"conform":   {"frame", "handshake", "inspect"},
 }
 
 // codecImports are the imports from outside of the two packages that have no

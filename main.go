@@ -13,6 +13,11 @@ func main() { os.Exit(run(os.Args[1:])) }
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
+		proxyCommand(),
 		benchCommand(),
+		conformCommand(),
+		inspectCommand(),
+		frameCommand(),
+		acceptCommand(),
 	}
 }

@@ -41,6 +41,7 @@ type serveOptions struct {
 	logLevel       string
 	logFormat      string
 	pidfile        string
+	proxyListen    string
 	bareEcho       bool
 }
 
@@ -51,7 +52,12 @@ func serveCommand() *cobra.Command {
 		Short: "Serve WebSocket connections (what plain wspoll does)",
 		Long:  "Serve WebSocket connections: an echo at /wshandler. " + aboutFlags,
 		Args:  unknownCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return serve(cmd.OutOrStdout(), cmd.ErrOrStderr(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f := cmd.Flags(); !cmd.HasParent() && !f.Changed("listen") && !f.Changed("proxy-listen") {
+				o.proxyListen = plainProxy
+			}
+			return serve(cmd.OutOrStdout(), cmd.ErrOrStderr(), &o)
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -72,6 +78,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
 	return cmd
 }
@@ -116,13 +123,12 @@ func (o *serveOptions) check() error {
 		}
 	}
 	for _, a := range o.listen {
-		_, port, err := net.SplitHostPort(a)
-		if err == nil {
-			_, err = net.LookupPort("tcp", port)
-		}
-		if err != nil || port == "" {
+		if !isListenAddress(a) {
 			return bad("listen", a, listenForm)
 		}
+	}
+	if o.proxyListen != "" && !isListenAddress(o.proxyListen) {
+		return bad("proxy-listen", o.proxyListen, listenForm)
 	}
 	for _, p := range o.subprotocols {
 		if err := (&handshake.Options{Protocols: []string{p}}).Validate(); err != nil {
@@ -138,6 +144,14 @@ func (o *serveOptions) check() error {
 		return fmt.Errorf("--subprotocol: %w", err)
 	}
 	return nil
+}
+
+func isListenAddress(a string) bool {
+	_, port, err := net.SplitHostPort(a)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err == nil && port != ""
 }
 
 const listenForm = "host:port, like 127.0.0.1:8002, :8002 or [::1]:0"
@@ -178,6 +192,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
 	if o.bareEcho {
 		return failed(serveBare(stdout, log, o, stop))
+	}
+	if o.proxyListen != "" {
+		room = max(1, room/3) // each connection through the proxy has two descriptors there
 	}
 	maxConnections := o.maxConnections
 	if maxConnections == 0 {
@@ -221,6 +238,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	defer o.removePidfile()
 	srv.Start()
 	announce(stdout, srv, addrs)
+	px, err := o.startProxy(stdout, log, addrs[0], room)
+	if err != nil {
+		return failed(err)
+	}
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", min(maxConnections, room)), "open_files", files)
 
 	<-stop
@@ -233,6 +254,11 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
+	if px != nil {
+		if err := px.Shutdown(ctx, 0); err != nil {
+			log.Warn("the proxy ended before every connection was closed", "error", err)
+		}
+	}
 	if err := srv.Shutdown(ctx); err != nil {
 		log.Warn("ended before every connection was closed", "error", err)
 	}

@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"wspoll/handshake"
+
+	"golang.org/x/sys/unix"
+)
+
+// plain is the part of the proxy for requests that are no WebSocket handshake:
+// net/http's server and its reverse proxy, with connections that come from the
+// loops. A handshake that comes later on such a connection goes back to a loop.
+type plain struct {
+	px    *Proxy
+	std   *http.Server
+	out   *http.Transport
+	back  httputil.ReverseProxy
+	conns chan net.Conn
+	open  atomic.Int64
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPlain(px *Proxy) *plain {
+	h := &plain{px: px, conns: make(chan net.Conn), done: make(chan struct{})}
+	log := slog.NewLogLogger(px.cfg.Log.Handler(), slog.LevelDebug)
+	h.std = &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: px.cfg.HandshakeTimeout,
+		IdleTimeout:       max(0, px.cfg.IdleTimeout),
+		MaxHeaderBytes:    px.cfg.MaxHead,
+		ErrorLog:          log,
+	}
+	h.out = &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: px.cfg.ConnectTimeout}).DialContext,
+		DisableCompression:    true,
+		MaxIdleConnsPerHost:   64,
+		IdleConnTimeout:       30 * time.Second,
+		ResponseHeaderTimeout: time.Minute,
+	}
+	h.back = httputil.ReverseProxy{
+		Rewrite:      h.rewrite,
+		Transport:    h.out,
+		ErrorLog:     log,
+		ErrorHandler: h.failed,
+	}
+	return h
+}
+
+// chosen is the key of a request's *backend in its context.
+type chosen struct{}
+
+// ServeHTTP passes one request on.
+func (h *plain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route := h.px.table.Load().find(r.URL.EscapedPath())
+	switch {
+	case h.px.draining.Load():
+		h.refuse(w, handshake.RefuseDraining)
+		return
+	case route == nil:
+		h.refuse(w, refuseNoRoute)
+		return
+	case wantsWebSocket(r):
+		h.giveBack(w, r)
+		return
+	}
+	who := h.origin(r).client(said(r)(forwarding[0]), h.px.cfg.Trusted)
+	key := h.px.cfg.Balance.key(who, func(name string) ([]byte, int) {
+		return []byte(r.Header.Get(name)), len(r.Header.Values(name))
+	})
+	b := route.pick(h.px.cfg.Balance.by, key, nil, clock())
+	h.back.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chosen{}, b)))
+}
+
+// rewrite makes the request that the backend gets.
+func (h *plain) rewrite(pr *httputil.ProxyRequest) {
+	b := pr.In.Context().Value(chosen{}).(*backend)
+	pr.Out.URL.Scheme, pr.Out.URL.Host = "http", b.addr.Load().String()
+	pr.Out.Host = pr.In.Host
+	for name := range pr.Out.Header { // the like of X_Forwarded_For too
+		for _, ours := range forwarding {
+			if equalName([]byte(name), ours) {
+				pr.Out.Header.Del(name)
+				delete(pr.Out.Header, name)
+			}
+		}
+	}
+	values := forwardingValues(said(pr.In), pr.In.Host, h.origin(pr.In))
+	for i, name := range forwarding {
+		pr.Out.Header.Set(name, values[i])
+	}
+}
+
+// origin is where r came from.
+func (h *plain) origin(r *http.Request) origin {
+	ap, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http has written it
+	peer := ap.Addr().Unmap()
+	return origin{peer: peer, trusted: isTrusted(peer, h.px.cfg.Trusted)}
+}
+
+// said gives what r says in a field that may be on several lines.
+func said(r *http.Request) func(name string) string {
+	return func(name string) string { return strings.Join(r.Header.Values(name), ", ") }
+}
+
+// failed answers when the backend cannot be reached.
+func (h *plain) failed(w http.ResponseWriter, r *http.Request, err error) {
+	if b, ok := r.Context().Value(chosen{}).(*backend); ok && r.Context().Err() == nil {
+		h.px.cfg.Log.Warn("a backend did not answer a request", "backend", b.url, "path", r.URL.Path, "error", err)
+		if _, ok := errors.AsType[*net.OpError](err); ok {
+			b.failed(clock())
+		}
+	}
+	h.refuse(w, refuseNoBackend)
+}
+
+func (h *plain) refuse(w http.ResponseWriter, r *handshake.Refusal) {
+	w.Header().Set("Connection", "close")
+	http.Error(w, r.Msg, r.Status)
+}
+
+func wantsWebSocket(r *http.Request) bool {
+	for _, v := range r.Header.Values("Upgrade") {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), "websocket") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// giveBack takes a connection on which a handshake has come back to a loop,
+// with the request as the first bytes.
+func (h *plain) giveBack(w http.ResponseWriter, r *http.Request) {
+	head := appendHead(nil, r)
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		h.refuse(w, &handshake.Refusal{Status: http.StatusHTTPVersionNotSupported, Msg: "this connection cannot be taken over for WebSocket: " + err.Error()})
+		return
+	}
+	defer conn.Close()
+	c, ok := conn.(*handed)
+	if !ok {
+		return
+	}
+	fd, err := c.dup()
+	if err != nil {
+		h.px.cfg.Log.Error("a connection could not be taken from net/http", "error", err)
+		return
+	}
+	rest := make([]byte, buf.Reader.Buffered())
+	buf.Read(rest)
+	head = append(append(head, rest...), c.first...)
+	conn.Close() // fd keeps the connection; from here on the loop counts it
+	l := h.px.shards[int(h.px.next.Add(1))%len(h.px.shards)].loop
+	if !l.Post(func() {
+		if err := l.Add(fd, fromListener, head); err != nil {
+			h.px.cfg.Log.Warn("a connection could not be taken from net/http", "error", err)
+		}
+	}) {
+		unix.Close(fd)
+	}
+}
+
+// appendHead writes the head of r as it was on the wire, so that the one
+// parser of handshakes reads it too.
+func appendHead(b []byte, r *http.Request) []byte {
+	b = append(b, r.Method+" "+r.RequestURI+" "+r.Proto+"\r\n"...)
+	b = appendField(b, "Host", r.Host)
+	if len(r.TransferEncoding) > 0 { // net/http has taken it out of the header
+		b = appendField(b, "Transfer-Encoding", strings.Join(r.TransferEncoding, ", "))
+	}
+	for name, values := range r.Header {
+		for _, v := range values {
+			b = appendField(b, name, v)
+		}
+	}
+	return append(b, "\r\n"...)
+}
+
+func (h *plain) start() { go h.std.Serve(h) }
+
+// admit counts a connection in, or says that there are too many.
+func (h *plain) admit() bool {
+	if h.open.Add(1) > int64(h.px.cfg.MaxHTTP) {
+		h.open.Add(-1)
+		return false
+	}
+	return true
+}
+
+// hand takes over an admitted connection with the bytes read from it; ended is
+// called at its end. It is called on a loop and does not block.
+func (h *plain) hand(fd int, first []byte, ended func()) {
+	go func() {
+		f := os.NewFile(uintptr(fd), "tcp")
+		conn, err := net.FileConn(f) // duplicates the descriptor
+		f.Close()
+		if err != nil {
+			h.open.Add(-1)
+			ended()
+			h.px.cfg.Log.Error("a plain HTTP connection could not be handed to net/http", "error", err)
+			return
+		}
+		c := &handed{Conn: conn, first: first, side: h, ended: ended}
+		select {
+		case h.conns <- c:
+		case <-h.done:
+			c.Close()
+		}
+	}()
+}
+
+// Accept, Close and Addr make it the net.Listener of its http.Server.
+func (h *plain) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *plain) Close() error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+func (h *plain) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (h *plain) shutdown(ctx context.Context) error {
+	defer h.out.CloseIdleConnections()
+	err := h.std.Shutdown(ctx)
+	if err != nil {
+		h.std.Close()
+		if errors.Is(err, ctx.Err()) {
+			return errors.New("plain HTTP requests did not end in time")
+		}
+	}
+	return err
+}
+
+// handed is a connection that comes from a loop, with the bytes that the loop
+// read from it in front.
+type handed struct {
+	net.Conn
+	first []byte
+	side  *plain
+	ended func()
+	once  sync.Once
+}
+
+func (c *handed) Read(p []byte) (int, error) {
+	if len(c.first) > 0 {
+		n := copy(p, c.first)
+		c.first = c.first[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *handed) Close() error {
+	c.once.Do(func() {
+		c.side.open.Add(-1)
+		c.ended()
+	})
+	return c.Conn.Close()
+}
+
+// dup is a descriptor of its own for the socket.
+func (c *handed) dup() (fd int, err error) {
+	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	ctlErr := raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(ctlErr, os.NewSyscallError("fcntl", err))
+}
