@@ -115,7 +115,7 @@ func TestPlainTCPRefusesWhatItCannotCheck(t *testing.T) {
 		return false
 	}}
 	l.listen(t)
-	r := measured(t, Options{Scenario: "idle", Duration: time.Second, Config: Config{Targets: targets(t, "tcp://"+l.addr.String()), Connections: 2, SizeMin: 10}})
+	r := measured(t, Options{Scenario: "idle", Duration: patience, Config: Config{Targets: targets(t, "tcp://"+l.addr.String()), Connections: 2, SizeMin: 10}})
 	if n, _ := errorsOf(r, KindWrong); n != 2 {
 		t.Errorf("%+v", r.Errors)
 	}
@@ -151,7 +151,8 @@ func TestTheOpenLoopKeepsItsSchedule(t *testing.T) {
 		before := srv.Stats().MessagesIn
 		r := measured(t, Options{Scenario: "echo", Duration: time.Second, Config: Config{Targets: targets(t, url), Connections: c, SizeMin: 32, Rate: 4000}})
 		want := 4000 * r.Seconds
-		if math.Abs(float64(r.Sent)-want) > want/100+4000*r.SlipSeconds || r.Unsent != 0 || r.Loop != "open" || len(r.Errors) > 0 {
+		late := time.Since(r.Start).Seconds() - r.Seconds // for a while after the measuring it still sends
+		if sent := float64(r.Sent); sent < want*0.99-4000*r.SlipSeconds || sent > want*1.01+4000*late || r.Unsent != 0 || r.Loop != "open" || len(r.Errors) > 0 {
 			t.Errorf("%d sent in %.3f s, want %.0f; %d unsent; %+v", r.Sent, r.Seconds, want, r.Unsent, r.Errors)
 		}
 		if n := srv.Stats().MessagesIn - before; n != r.Sent {
@@ -198,6 +199,7 @@ type staller struct {
 	mu       sync.Mutex
 	start    time.Time
 	stalls   [][2]time.Time
+	longest  time.Duration // that a reply was held
 	answered []time.Time
 }
 
@@ -206,9 +208,11 @@ func stalling(t *testing.T) *staller {
 	s.liar = &liar{answer: func(c *liarConn, _ int, op ws.OpCode, p []byte) {
 		s.mu.Lock()
 		if since := time.Since(s.start); since > 0 && since%time.Second < 100*time.Millisecond {
+			came := time.Now()
 			begin := s.start.Add(since.Truncate(time.Second))
 			time.Sleep(time.Until(begin.Add(100 * time.Millisecond))) // the stall itself
 			s.stalls = append(s.stalls, [2]time.Time{begin, time.Now()})
+			s.longest = max(s.longest, time.Since(came))
 		}
 		s.answered = append(s.answered, time.Now())
 		s.mu.Unlock()
@@ -229,7 +233,9 @@ func TestTheOpenLoopShowsAStallWhereArithmeticPutsIt(t *testing.T) {
 	}
 	// stalled is what each message waits from its time to the end of the stall
 	// that it falls into; really is when the server answered it, on a machine
-	// that others use too.
+	// that others use too. The client may see the answer later by its own slip:
+	// it sends every half millisecond, so what keeps it from reading shows there.
+	slip := time.Duration(r.SlipSeconds * 1e9)
 	var stalled, really []time.Duration
 	origin := s.answered[0] // of the schedule: no answer comes before its message
 	for i, answered := range s.answered {
@@ -237,7 +243,7 @@ func TestTheOpenLoopShowsAStallWhereArithmeticPutsIt(t *testing.T) {
 			origin = at
 		}
 	}
-	if d := origin.Sub(r.Start); d < 0 || d > 50*time.Millisecond {
+	if d := origin.Sub(r.Start); d < 0 || d > 50*time.Millisecond+slip {
 		t.Errorf("the schedule began %s after the measuring", d)
 	}
 	for i, answered := range s.answered {
@@ -256,12 +262,16 @@ func TestTheOpenLoopShowsAStallWhereArithmeticPutsIt(t *testing.T) {
 	for _, q := range []float64{50, 85, 92, 95, 97, 99, 99.9, 100} {
 		i := min(len(really)-1, int(q/100*float64(len(really))))
 		got := r.Message.At(q)
-		if !asComputed(got, really[i]) {
+		more := got - really[i]
+		if more > 0 {
+			more = max(0, more-slip)
+		}
+		if !asComputed(really[i]+more, really[i]) {
 			t.Errorf("p%g is %s, the server says %s", q, got, really[i])
 		}
 		if !asComputed(really[i], stalled[i]) {
 			quiet = false
-		} else if off := (got - stalled[i]).Abs() - (really[i] - stalled[i]).Abs(); !asComputed(stalled[i]+off, stalled[i]) {
+		} else if off := (got - stalled[i]).Abs() - (really[i] - stalled[i]).Abs() - slip; off > 0 && !asComputed(stalled[i]+off, stalled[i]) {
 			t.Errorf("p%g is %s, arithmetic says %s", q, got, stalled[i])
 		}
 	}
@@ -281,8 +291,10 @@ func asComputed(got, want time.Duration) bool {
 func TestTheClosedLoopHidesAStallAndSaysSo(t *testing.T) {
 	s := stalling(t)
 	r := measured(t, Options{Scenario: "echo", Duration: 1200 * time.Millisecond, Config: Config{Targets: targets(t, s.url), Connections: 2, SizeMin: 32}})
-	if p99, top := r.Message.At(99), r.Message.At(100); p99 > 20*time.Millisecond || top < 90*time.Millisecond {
-		t.Errorf("p99 %s, max %s", p99, top)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p99, top := r.Message.At(99), r.Message.At(100); p99 > s.longest/2 || top < s.longest*99/100 || s.longest < 50*time.Millisecond {
+		t.Errorf("p99 %s, max %s; a reply was held for up to %s", p99, top, s.longest)
 	}
 	var b strings.Builder
 	if err := r.Text()(&b); err != nil || !strings.Contains(b.String(), "closed") || !strings.Contains(strings.Join(strings.Fields(b.String()), " "), "coordinated omission") || r.Loop != "closed" {

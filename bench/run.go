@@ -265,15 +265,17 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 	switch wait := min(r.c.cfg.Timeout, 2*time.Second); {
 	case ctx.Err() != nil:
 	case r.Publish:
-		r.c.Arrive(before.Sent*before.Opened, wait)
+		n := r.c.Counts() // with what was published between the count and the pause
+		r.c.Arrive(n.Sent*n.Opened, wait)
 	default: // also for what was sent between the count and the pause
 		r.c.Settle(wait)
 	}
+	var after Counts
 	r.c.do(func() {
 		r.c.message.Merge(&r.c.interval)
 		res.Connect, res.Upgrade, res.Message = r.c.connect, r.c.upgrade, r.c.message
+		after = r.c.count()
 	})
-	after := r.c.Counts()
 	res.Opened, res.Sent, res.Messages = after.Opened, after.Sent, after.Messages
 	res.BytesSent, res.BytesBack = after.BytesSent, after.BytesBack
 	res.InFlight, res.Unsent, res.SlipSeconds = after.InFlight, after.Unsent, after.Slip.Seconds()

@@ -109,11 +109,11 @@ func TestCyclingConnectionsCountsWhatTheServerCounts(t *testing.T) {
 	srv, url := honest(t)
 	r := measured(t, Options{Scenario: "connect", Duration: 300 * time.Millisecond, Config: Config{Targets: targets(t, url), Connections: 8}})
 	st := srv.Stats()
-	if r.Opened < 50 || st.Upgraded-r.Opened > 8 || r.Opened > st.Upgraded || len(r.Errors) > 0 || uint64(r.Upgrade.Count()) < r.Opened {
+	if r.Opened <= 8 || st.Upgraded-r.Opened > 8 || r.Opened > st.Upgraded || len(r.Errors) > 0 || uint64(r.Upgrade.Count()) < r.Opened {
 		t.Errorf("%d opened, the server has %d; %+v", r.Opened, st.Upgraded, r.Errors)
 	}
 	r = measured(t, Options{Scenario: "connect", Duration: 100 * time.Millisecond, Config: Config{Targets: targets(t, bareEcho(t)), Connections: 4}})
-	if r.Opened < 50 || len(r.Errors) > 0 {
+	if r.Opened <= 4 || len(r.Errors) > 0 {
 		t.Errorf("tcp: %d opened; %+v", r.Opened, r.Errors)
 	}
 }
@@ -209,7 +209,7 @@ func TestMergedResultsAreTheSumOfTheirs(t *testing.T) {
 		o := Options{Scenario: "echo", Duration: time.Minute, Messages: 100, Config: Config{Targets: targets(t, u), Connections: 2 + i, SizeMin: 32, Limit: 100}}
 		if i == 2 {
 			o.Messages, o.Limit = 0, 0
-			o.Duration = 1500 * time.Millisecond
+			o.Duration = patience // or the end of every connection
 		}
 		r := measured(t, o)
 		b, err := json.Marshal(r) // as from a child process
@@ -231,13 +231,13 @@ func TestMergedResultsAreTheSumOfTheirs(t *testing.T) {
 	if n, _ := errorsOf(m, KindWrong); n != 4 || m.failures() != 4 {
 		t.Errorf("%+v", m.Errors)
 	}
-	if m.Message.At(100) != max(all[0].Message.At(100), all[1].Message.At(100), all[2].Message.At(100)) || m.Seconds != all[2].Seconds {
+	if m.Message.At(100) != max(all[0].Message.At(100), all[1].Message.At(100), all[2].Message.At(100)) || m.Seconds != max(all[0].Seconds, all[1].Seconds, all[2].Seconds) {
 		t.Error("the longest times are not those of the parts")
 	}
 	if sum := all[0].Client.CPUSeconds + all[1].Client.CPUSeconds + all[2].Client.CPUSeconds; m.Client.CPUSeconds != sum {
 		t.Errorf("%g s of CPU, want %g", m.Client.CPUSeconds, sum)
 	}
-	if len(m.Series) != len(all[2].Series) || all[0].Messages != 100 {
+	if len(m.Series) != max(len(all[0].Series), len(all[1].Series), len(all[2].Series)) || all[0].Messages != 100 {
 		t.Error("the series are not those of the longest, or a part was changed")
 	}
 }

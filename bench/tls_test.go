@@ -72,8 +72,21 @@ func TestTwoHundredConnectionsOverTLSOpenEchoAndClose(t *testing.T) {
 }
 
 func TestConnectionsOverTLSCycle(t *testing.T) {
-	l := (&liar{}).secure(t, tls.VersionTLS13)
-	r := measured(t, Options{Scenario: "connect", Duration: 300 * time.Millisecond, Config: Config{Targets: targets(t, l.url), Connections: 4}})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	l := &liar{}
+	l.greet = func(c *liarConn) bool {
+		ok := c.upgrade()
+		if l.upgraded.Load() == 20 {
+			stop()
+		}
+		return ok
+	}
+	l.secure(t, tls.VersionTLS13)
+	r, err := Run(ctx, Options{Scenario: "connect", Duration: patience, Config: Config{Targets: targets(t, l.url), Connections: 4}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n := uint64(l.upgraded.Load()); r.Opened < 8 || len(r.Errors) > 0 || n < r.Opened || n > r.Opened+4 {
 		t.Errorf("%d opened, the server has %d, %+v", r.Opened, n, r.Errors)
 	}
@@ -81,7 +94,7 @@ func TestConnectionsOverTLSCycle(t *testing.T) {
 
 func TestAReplyBrokenOverTLSIsCaught(t *testing.T) {
 	l := (&liar{answer: every(5, func(c *liarConn, op ws.OpCode, p []byte) { c.echo(op, bytes.ToUpper(p)) })}).secure(t, tls.VersionTLS13)
-	r := measured(t, Options{Scenario: "echo", Duration: 3 * time.Second, Config: Config{Targets: targets(t, l.url), Connections: 2, SizeMin: 32}})
+	r := measured(t, Options{Scenario: "echo", Duration: patience, Config: Config{Targets: targets(t, l.url), Connections: 2, SizeMin: 32}})
 	if n, _ := errorsOf(r, KindWrong); n != 2 || r.failures() != 2 || r.Messages != 8 {
 		t.Errorf("%d messages, %+v", r.Messages, r.Errors)
 	}
@@ -106,7 +119,7 @@ func TestTheEndOfATLSConnectionIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := (&liar{answer: func(c *liarConn, _ int, _ ws.OpCode, _ []byte) { test.end(c) }}).secure(t, tls.VersionTLS13)
-			r := measured(t, Options{Scenario: "echo", Duration: 10 * time.Second, Config: Config{Targets: targets(t, l.url), Connections: 2, SizeMin: 32}})
+			r := measured(t, Options{Scenario: "echo", Duration: patience, Config: Config{Targets: targets(t, l.url), Connections: 2, SizeMin: 32}})
 			if n, _ := errorsOf(r, test.kind); n != 2 || r.failures() != 2 {
 				t.Errorf("%+v", r.Errors)
 			}
@@ -145,7 +158,7 @@ func TestATLSHandshakeThatFailsIsNamed(t *testing.T) {
 		"RST":     {func(c *liarConn) bool { c.more(); c.Conn.(*net.TCPConn).SetLinger(0); return false }, "reset"},
 	} {
 		l := (&liar{greet: test.greet}).listen(t)
-		timeout := 20 * time.Second // for an answer that comes, on a busy machine too
+		timeout := patience // for an answer that comes
 		if name == "silence" {
 			timeout = 300 * time.Millisecond
 		}
