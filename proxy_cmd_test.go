@@ -136,6 +136,7 @@ func TestProxyPassesOnToTheServer(t *testing.T) {
 
 func TestServeStartsAProxyToItself(t *testing.T) {
 	p, url := serving(t, "serve", "--proxy-listen", "127.0.0.1:0")
+	p.stdout.next("/topics/")
 	through := p.url()
 	if through == url || !strings.HasSuffix(through, "/") {
 		t.Fatalf("the proxy is at %s, the server at %s", through, url)

@@ -42,6 +42,7 @@ type serveOptions struct {
 	logFormat      string
 	pidfile        string
 	proxyListen    string
+	push           pushOptions
 	bareEcho       bool
 }
 
@@ -50,7 +51,7 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve WebSocket connections (what plain wspoll does)",
-		Long:  "Serve WebSocket connections: an echo at /wshandler. " + aboutFlags,
+		Long:  "Serve WebSocket connections: an echo at /wshandler, heart beats at /push, and topics. " + aboutFlags,
 		Args:  unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f := cmd.Flags(); !cmd.HasParent() && !f.Changed("listen") && !f.Changed("proxy-listen") {
@@ -78,6 +79,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	o.push.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
 	return cmd
@@ -181,6 +183,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	topics, err := o.push.topics()
+	if err != nil {
+		return err
+	}
 	log := o.logger(stderr)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
@@ -215,12 +221,16 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		CloseTimeout:     o.close,
 		WriteTimeout:     o.write,
 		Handshake:        *o.options(),
+		Topics:           topics,
 		Log:              log,
 	})
 	if err != nil {
 		return failed(err)
 	}
 	if err := srv.Handle("/wshandler", server.Echo()); err != nil {
+		return failed(err)
+	}
+	if err := o.push.mount(srv); err != nil {
 		return failed(err)
 	}
 	srv.MountPages()
@@ -294,9 +304,9 @@ func announce(w io.Writer, srv *server.Server, addrs []net.Addr) {
 	for _, a := range addrs {
 		host := urlHost(a)
 		for path, about := range srv.Endpoints() {
-			fmt.Fprintf(w, "ws://%s%-12s %s\n", host, path, about)
+			fmt.Fprintf(w, "ws://%s%-13s %s\n", host, path, about)
 		}
-		fmt.Fprintf(w, "http://%s/%-9s this list, with a box to try the echo; /healthz for monitors\n", host, "")
+		fmt.Fprintf(w, "http://%s/%-10s this list, with a box to try the echo; /healthz for monitors\n", host, "")
 	}
 }
 

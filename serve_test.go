@@ -31,7 +31,7 @@ func TestEveryAddressIsPrintedWithItsRealPort(t *testing.T) {
 	p := start(t, args...)
 	ports := map[string]bool{}
 	for range len(args) / 2 {
-		url := p.url()
+		url, _, _ := strings.Cut(p.stdout.next("/wshandler"), " ")
 		m := regexp.MustCompile(`^ws://(localhost|\[::1\]):([1-9]\d*)/wshandler$`).FindStringSubmatch(url)
 		if m == nil {
 			t.Fatalf("%q is no URL with a port", url)
@@ -48,8 +48,8 @@ func TestEveryAddressIsPrintedWithItsRealPort(t *testing.T) {
 			t.Errorf("stdout has a line other than a URL and what is there: %q", line)
 		}
 	}
-	if n := len(p.stdout.seen); n != len(args) {
-		t.Errorf("stdout has %d lines for %d addresses, want 2 for each:\n%s", n, len(args)/2, strings.Join(p.stdout.seen, "\n"))
+	if n := len(p.stdout.seen); n != 2*len(args) {
+		t.Errorf("stdout has %d lines for %d addresses, want 4 for each:\n%s", n, len(args)/2, strings.Join(p.stdout.seen, "\n"))
 	}
 }
 
@@ -88,6 +88,7 @@ func TestFlagsHaveTwinsInTheEnvironment(t *testing.T) {
 
 	p := start(t, env...)
 	p.url()
+	p.stdout.next("/topics/")
 	if got := protocol(p.url()); got != "two" {
 		t.Errorf("the second address agrees on subprotocol %q, want two", got)
 	}
@@ -101,7 +102,7 @@ func TestFlagsHaveTwinsInTheEnvironment(t *testing.T) {
 		t.Errorf("--subprotocol zero is given, and the subprotocol is %q", got)
 	}
 	p.stop()
-	if lines := p.stdout.all(); len(lines) != 2 {
+	if lines := p.stdout.all(); len(lines) != 4 {
 		t.Errorf("--listen is given once, and stdout is\n%s", strings.Join(lines, "\n"))
 	}
 }

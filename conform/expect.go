@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -383,12 +384,12 @@ func excerptOf(b []byte, n int) string {
 
 // orList is codes with "or" between them.
 func orList(codes []int) string {
-	s := ""
+	var s strings.Builder
 	for i, c := range codes {
 		if i > 0 {
-			s += " or "
+			s.WriteString(" or ")
 		}
-		s += fmt.Sprint(c)
+		s.WriteString(fmt.Sprint(c))
 	}
-	return s
+	return s.String()
 }

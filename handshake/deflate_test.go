@@ -10,11 +10,12 @@ import (
 
 // extensionHead is a request of HTTP/1.1 with these Sec-WebSocket-Extensions lines.
 func extensionHead(lines ...string) string {
-	head := strings.TrimSuffix(edit(sameOrigin), "\r\n")
+	var head strings.Builder
+	head.WriteString(strings.TrimSuffix(edit(sameOrigin), "\r\n"))
 	for _, l := range lines {
-		head += "Sec-WebSocket-Extensions: " + l + "\r\n"
+		head.WriteString("Sec-WebSocket-Extensions: " + l + "\r\n")
 	}
-	return head + "\r\n"
+	return head.String() + "\r\n"
 }
 
 // answered gives the value of Sec-WebSocket-Extensions in the 101 for a; "" when there is none.
