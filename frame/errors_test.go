@@ -53,12 +53,24 @@ func TestErrorsHaveTheCodeAndSectionOfTheRFC(t *testing.T) {
 		{ErrCloseLength, 1002, "5.5.1", nil},
 		{ErrCloseCode, 1002, "7.4", nil},
 		{ErrCloseReason, 1007, "8.1", ws.ErrProtocolInvalidUTF8},
+		{ErrInflate, 1007, "RFC 7692 §7.2.2", nil},
 	} {
 		if test.err.Code != test.code || test.err.Section != test.section {
 			t.Errorf("%v: %d §%s", test.err, test.err.Code, test.err.Section)
 		}
 		if errors.Unwrap(test.err) != test.cause {
 			t.Errorf("%v wraps %v, want %v", test.err, test.err.Err, test.cause)
+		}
+	}
+}
+
+func TestAnErrorNamesTheRFCThatIsBroken(t *testing.T) {
+	for err, want := range map[*Error]string{
+		ErrTextUTF8: "RFC 6455 §8.1: text message is not UTF-8",
+		ErrInflate:  "RFC 7692 §7.2.2: compressed message is not valid DEFLATE data",
+	} {
+		if err.Error() != want {
+			t.Errorf("%q, want %q", err.Error(), want)
 		}
 	}
 }

@@ -354,10 +354,7 @@ func (z *Inflater) stored(in []byte, i int) (int, status) {
 // length and a distance (RFC 1951 §3.2.5).
 func (z *Inflater) symbols(in []byte, i int) (int, status) {
 	if z.left > 0 {
-		z.copyMatch()
-		if z.left > 0 {
-			return i, full
-		}
+		z.copyMatch() // the rest of one: Next has made room enough
 	}
 	if len(in)-i >= turnInput && z.at <= inflateRoom-turnOutput {
 		if i = z.fast(in, i); z.phase != symbols {

@@ -297,7 +297,7 @@ func (f *inflater) message(t testing.TB, in []byte, last bool, cut func(int) int
 // judged is the Inflater's judgement of a message: all of it at once, cut as
 // cut says, and suspended between the pieces; with the judge's. They agree, or
 // the test fails.
-func judged(t testing.TB, history, in []byte, bits uint8, cut func(int) int) ([]byte, error) {
+func judged(t testing.TB, history, in []byte, bits uint8, cut func() func(int) int) ([]byte, error) {
 	t.Helper()
 	want, state := inflateSlowly(append(bytes.Clone(in), syncTail...), history, 1<<bits)
 	for _, how := range []struct {
@@ -306,8 +306,8 @@ func judged(t testing.TB, history, in []byte, bits uint8, cut func(int) int) ([]
 		cut  func(int) int
 	}{
 		{"whole", fuzzed[:1], whole},
-		{"in pieces", fuzzed[:1], cut},
-		{"suspended", fuzzed[:2], cut},
+		{"in pieces", fuzzed[:1], cut()},
+		{"suspended", fuzzed[:2], cut()},
 	} {
 		f := inflater{z: how.z, bits: bits, kept: Inflation{Window: bytes.Clone(history)}}
 		out, err := f.message(t, in, true, how.cut)
@@ -323,6 +323,10 @@ func judged(t testing.TB, history, in []byte, bits uint8, cut func(int) int) ([]
 	}
 	return want, nil
 }
+
+// Cuts for judged, which wants a new one for each time.
+func byByte() func(int) int            { return oneByOne }
+func cutAt(n int) func() func(int) int { return func() func(int) int { return splitAt(n) } }
 
 // fuzzed are the Inflaters for judged.
 var fuzzed = []*Inflater{NewInflater(), NewInflater()}
@@ -361,7 +365,7 @@ func FuzzInflate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in, history []byte, bits uint8, seed uint64) {
 		bits = 8 + bits%8
 		history = history[max(0, len(history)-1<<bits):]
-		out, err := judged(t, history, in, bits, atRandom(seed))
+		out, err := judged(t, history, in, bits, func() func(int) int { return atRandom(seed) })
 		if bits < 15 {
 			return // compress/flate has one window
 		}

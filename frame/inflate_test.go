@@ -381,12 +381,12 @@ func TestWhatIsOnlyJustRightIsInflated(t *testing.T) {
 	for _, test := range goods() {
 		t.Run(test.name, func(t *testing.T) {
 			for n := range len(test.in) + 1 {
-				if _, err := judged(t, nil, test.in, 9, splitAt(n)); err != nil {
+				if _, err := judged(t, nil, test.in, 9, cutAt(n)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for _, more := range behind {
-				_, _ = judged(t, nil, slices.Concat(test.in, more), 9, oneByOne)
+				_, _ = judged(t, nil, slices.Concat(test.in, more), 9, byByte)
 			}
 		})
 	}
@@ -396,12 +396,12 @@ func TestCorruptDataIsRefused(t *testing.T) {
 	for _, test := range corruptions() {
 		t.Run(test.name, func(t *testing.T) {
 			for n := range len(test.in) + 1 {
-				if _, err := judged(t, nil, test.in, 8, splitAt(n)); err == nil {
+				if _, err := judged(t, nil, test.in, 8, cutAt(n)); err == nil {
 					t.Fatal("let pass")
 				}
 			}
 			for _, more := range behind {
-				_, _ = judged(t, nil, slices.Concat(test.in, more), 8, oneByOne)
+				_, _ = judged(t, nil, slices.Concat(test.in, more), 8, byByte)
 			}
 		})
 	}
@@ -449,11 +449,11 @@ func TestEveryTruncationAndEverySplitIsJudgedAlike(t *testing.T) {
 	for _, level := range []int{flate.HuffmanOnly, 0, 1, 6} {
 		in := deflated(t, level, msg)
 		for n := range in {
-			_, err := judged(t, msg[:40], in[:n], 15, oneByOne)
+			_, err := judged(t, msg[:40], in[:n], 15, byByte)
 			if err == nil && n > 0 && level != 0 {
 				t.Fatalf("level %d: %d of %d bytes are a message", level, n, len(in))
 			}
-			if out, err := judged(t, nil, in, 15, splitAt(n)); err != nil || !bytes.Equal(out, msg) {
+			if out, err := judged(t, nil, in, 15, cutAt(n)); err != nil || !bytes.Equal(out, msg) {
 				t.Fatalf("level %d, split at %d: %q, %v", level, n, out, err)
 			}
 		}
@@ -724,9 +724,7 @@ func TestWhatOthersDeflateIsInflated(t *testing.T) {
 						_ = w.Flush()
 						b.Truncate(b.Len() - len(syncTail))
 					}
-					if history = append(history, m...); i%3 == 2 {
-						defer func() {}()
-					}
+					history = append(history, m...)
 					in := bytes.Clone(b.Bytes())
 					for _, f := range []*inflater{&alone, &handed} {
 						if out, err := f.message(t, in, true, inChunks(5000)); err != nil || !bytes.Equal(out, m) {
@@ -770,30 +768,49 @@ func TestMuchOutputComesInPortions(t *testing.T) {
 	}
 }
 
-// The tail is data like any other: here its zeros are matches of length 227 and
-// its ones the rest of a third and the end of the block, and the room ends in it.
-func TestTheRoomMayEndInTheTail(t *testing.T) {
-	l, d := lens(285, 284, 1, 256, 11), []int{1, 1}
-	for i := range 10 {
+// A stored block of which a part has been taken as bits when the room ends.
+func TestTheRoomMayEndInAStoredBlock(t *testing.T) {
+	for room := range 20 {
+		old := sampleText[:inflateRoom-room-5]
+		in := new(bitWriter).stored(old).fixed(text("12345")...).stored([]byte("abcdefghijkl")).flushed()
+		for _, z := range [][]*Inflater{{NewInflater()}, {NewInflater(), NewInflater()}} {
+			f := inflater{z: z, bits: 15}
+			out, err := f.message(t, in, true, whole)
+			if want := string(old) + "12345abcdefghijkl"; err != nil || string(out) != want {
+				t.Errorf("room for %d: %d bytes of %d, %v", room, len(out), len(want), err)
+			}
+		}
+	}
+}
+
+// dataInTheTail writes a message behind w that ends within a block. The zeros of
+// the tail are matches of length 227 there, and its ones are the rest of a third,
+// of length 257, then as many as end says the end of the block. Eleven is right.
+func dataInTheTail(w *bitWriter, end int) []byte {
+	l, d := lens(285, 284, 1, 256, end), []int{1, 1}
+	for i := range end - 1 {
 		l['a'+i] = i + 2
 	}
-	old := sampleText[:inflateRoom-600]
-	w := new(bitWriter).stored(old).dynamic(l, d)
-	c := codeOf(l)
-	want := bytes.Clone(old)
+	w.dynamic(l, d)
 	if w.bits%2 == 1 {
-		w.symbol(c, 'b')
-		want = append(want, 'b')
+		w.symbol(codeOf(l), 'b')
 	}
 	for w.bits%8 != 0 {
-		w.symbol(c, 'a')
-		want = append(want, 'a')
+		w.symbol(codeOf(l), 'a')
 	}
-	want = expand(want, token{length: 227, distance: 1}, token{length: 227, distance: 1}, token{length: 227 + 30, distance: 2})
-	for _, z := range [][]*Inflater{fuzzed[:1], fuzzed} {
+	return w.b
+}
+
+func TestTheRoomMayEndInTheTail(t *testing.T) {
+	in := dataInTheTail(new(bitWriter).stored(sampleText[:inflateRoom-600]), 11)
+	want, state := inflateSlowly(append(bytes.Clone(in), syncTail...), nil, maxWindow)
+	if state != atBlock || len(want) < inflateRoom {
+		t.Fatal(len(want), state)
+	}
+	for _, z := range [][]*Inflater{{NewInflater()}, {NewInflater(), NewInflater()}} {
 		f := inflater{z: z, bits: 15}
 		for range 2 {
-			if out, err := f.message(t, w.b, true, whole); err != nil || !bytes.Equal(out, want) {
+			if out, err := f.message(t, in, true, whole); err != nil || !bytes.Equal(out, want) {
 				t.Fatalf("%d bytes of %d, %v", len(out), len(want), err)
 			}
 		}
