@@ -7,7 +7,7 @@ import (
 
 // The codes of DEFLATE (RFC 1951 §3.2) as tables that the next bits of the
 // stream are an index into. A table has a first part for the first bits of a
-// code word, rootBits at most, and behind it a part for each beginning of
+// code word, so many as the root has, and behind it a part for each beginning of
 // longer words. A table is no wider than its longest word wants it: that of a
 // short message is quickly made.
 const (
@@ -36,18 +36,18 @@ const (
 //	bits 16 to 30   the value: a byte; or what the extra bits are added to
 //	bit  31         the value is a byte
 const (
-	takeMask    = 63
-	wordShift   = 8
-	wordMask    = 15
-	endOfBlock  = 1 << 13
-	goesOn      = 1 << 14
-	special     = 1 << 15
-	valueShift  = 16
-	valueMask   = 1<<15 - 1
-	literal     = 1 << 31
-	oneBit      = 1<<wordShift | 1 // a code word of one bit, to be multiplied
-	noSuchWord  = special
-	endOfBlocks = 256 // the symbol for the end of a block
+	takeMask   = 63
+	wordShift  = 8
+	wordMask   = 15
+	endOfBlock = 1 << 13
+	goesOn     = 1 << 14
+	special    = 1 << 15
+	valueShift = 16
+	valueMask  = 1<<15 - 1
+	literal    = 1 << 31
+	oneBit     = 1<<wordShift | 1 // a code word of one bit, to be multiplied
+	noSuchWord = special
+	endSymbol  = 256 // the symbol for the end of a block
 )
 
 type (
@@ -78,7 +78,7 @@ func makeLiterals() (s [288]uint32) {
 	for i := range uint32(256) {
 		s[i] = literal | i<<valueShift
 	}
-	s[endOfBlocks] = special | endOfBlock
+	s[endSymbol] = special | endOfBlock
 	length := uint32(3)
 	for i := range uint32(28) {
 		extra := max(i, 4)/4 - 1
@@ -325,7 +325,7 @@ func (z *Inflater) codeWords(in []byte, i int) (int, status) {
 // word for the end of the block there would be none.
 func (z *Inflater) prepare() (ok bool) {
 	lens := z.lens[:z.nlit+uint16(z.ndist)]
-	if lens[endOfBlocks] == 0 {
+	if lens[endSymbol] == 0 {
 		return false
 	}
 	z.phase, z.fixed = symbols, false

@@ -13,173 +13,6 @@ import (
 	kflate "github.com/klauspost/compress/flate"
 )
 
-// bitWriter writes DEFLATE by hand.
-type bitWriter struct {
-	b    []byte
-	bits int
-}
-
-// number writes n bits of v, the lowest first.
-func (w *bitWriter) number(v, n int) *bitWriter {
-	for i := range n {
-		if w.bits%8 == 0 {
-			w.b = append(w.b, 0)
-		}
-		w.b[w.bits/8] |= byte(v>>i&1) << (w.bits % 8)
-		w.bits++
-	}
-	return w
-}
-
-// word writes the n bits of a code word, the highest first.
-func (w *bitWriter) word(v, n int) *bitWriter {
-	for i := n - 1; i >= 0; i-- {
-		w.number(v>>i, 1)
-	}
-	return w
-}
-
-// stored writes a stored block.
-func (w *bitWriter) stored(b []byte) *bitWriter {
-	w.number(0, 3).number(0, -w.bits&7).number(len(b), 16).number(^len(b), 16)
-	w.b = append(w.b, b...)
-	w.bits += 8 * len(b)
-	return w
-}
-
-// dynamic writes the head of a dynamic block with these lengths of code words,
-// each as a number of four bits: in a code for lengths where 0 to 15 have words
-// of four bits.
-func (w *bitWriter) dynamic(literals, distances []int) *bitWriter {
-	w.number(2<<1, 3).number(len(literals)-257, 5).number(len(distances)-1, 5).number(15, 4)
-	w.number(0, 9)
-	for range 16 {
-		w.number(4, 3)
-	}
-	for _, n := range slices.Concat(literals, distances) {
-		w.word(n, 4)
-	}
-	return w
-}
-
-// lengthsHead writes the head of a dynamic block as far as the code for lengths,
-// whose words are as long as ofLens says: a list of symbol, length.
-func (w *bitWriter) lengthsHead(nlit, ndist int, ofLens ...int) *bitWriter {
-	w.number(2<<1, 3).number(nlit-257, 5).number(ndist-1, 5).number(15, 4)
-	for _, s := range lengthsOrder {
-		n := 0
-		for i := 0; i < len(ofLens); i += 2 {
-			if ofLens[i] == int(s) {
-				n = ofLens[i+1]
-			}
-		}
-		w.number(n, 3)
-	}
-	return w
-}
-
-// token is a literal, or a match when it has a length.
-type token struct {
-	literal          byte
-	length, distance int
-}
-
-func text(s string) (tokens []token) {
-	for _, c := range []byte(s) {
-		tokens = append(tokens, token{literal: c})
-	}
-	return tokens
-}
-
-// testCode is a code: the lengths and the values of its words (RFC 1951 §3.2.2).
-type testCode struct{ lens, words []int }
-
-func codeOf(lens []int) testCode {
-	c := testCode{lens, make([]int, len(lens))}
-	word := 0
-	for n := 1; n <= 15; n++ {
-		word <<= 1
-		for s, l := range lens {
-			if l == n {
-				c.words[s] = word
-				word++
-			}
-		}
-	}
-	return c
-}
-
-func (w *bitWriter) symbol(c testCode, s int) *bitWriter { return w.word(c.words[s], c.lens[s]) }
-
-// fixedLens are the lengths of the fixed code.
-func fixedLens() (literals, distances []int) {
-	literals = slices.Concat(
-		slices.Repeat([]int{8}, 144), slices.Repeat([]int{9}, 112), slices.Repeat([]int{7}, 24), slices.Repeat([]int{8}, 8))
-	return literals, slices.Repeat([]int{5}, 32)
-}
-
-// tokens writes the symbols of a block in these codes and its end.
-func (w *bitWriter) tokens(literals, distances []int, tokens ...token) *bitWriter {
-	lit, dist := codeOf(literals), codeOf(distances)
-	for _, t := range tokens {
-		if t.length == 0 {
-			w.symbol(lit, int(t.literal))
-			continue
-		}
-		s := 285
-		for ; ; s-- {
-			if base, _ := lengthOf(s); base <= t.length {
-				break
-			}
-		}
-		base, extra := lengthOf(s)
-		w.symbol(lit, s).number(t.length-base, extra)
-		for s = 29; ; s-- {
-			if base, _ := distanceOf(s); base <= t.distance {
-				break
-			}
-		}
-		base, extra = distanceOf(s)
-		w.symbol(dist, s).number(t.distance-base, extra)
-	}
-	return w.symbol(lit, endOfBlocks)
-}
-
-// fixed writes a block in the fixed code.
-func (w *bitWriter) fixed(tokens ...token) *bitWriter {
-	literals, distances := fixedLens()
-	return w.number(1<<1, 3).tokens(literals, distances, tokens...)
-}
-
-// flushed is the end of a message: an empty stored block without the bytes that
-// the sender leaves away.
-func (w *bitWriter) flushed() []byte {
-	w.number(0, 3).number(0, -w.bits&7)
-	return w.b
-}
-
-// expand appends what tokens mean.
-func expand(out []byte, tokens ...token) []byte {
-	for _, t := range tokens {
-		if t.length == 0 {
-			out = append(out, t.literal)
-		}
-		for range t.length {
-			out = append(out, out[len(out)-t.distance])
-		}
-	}
-	return out
-}
-
-// lens is a list of code lengths of which those not named are 0: symbol, length.
-func lens(size int, named ...int) []int {
-	l := make([]int, size)
-	for i := 0; i < len(named); i += 2 {
-		l[named[i]] = named[i+1]
-	}
-	return l
-}
-
 // sampleText is JSON as applications send it.
 var sampleText = sample(1 << 20)
 
@@ -243,133 +76,6 @@ func TestTheExamplesOfRFC7692AreInflated(t *testing.T) {
 	out, n, more, err = z.Next(wire("c9 c9 07 00"), true)
 	if string(out) != "llo" || n != 4 || more || err != nil {
 		t.Errorf("second fragment: %q, %d, %v, %v", out, n, more, err)
-	}
-}
-
-// goods are messages that are right, if some only just.
-func goods() []named {
-	end := lens(257, 256, 1)
-	two := lens(257, 'a', 1, 256, 1)
-	return []named{
-		{"an empty message, §7.2.3.6", []byte{0}},
-		{"an empty stored block", new(bitWriter).stored(nil).flushed()},
-		{"stored blocks", new(bitWriter).stored([]byte("ab")).stored([]byte("cde")).flushed()},
-		{"stored blocks behind odd bits", new(bitWriter).fixed(text("x")...).stored([]byte("cde")).fixed().stored(nil).flushed()},
-		{"an empty fixed block", new(bitWriter).fixed().flushed()},
-		{"every literal of the fixed code", new(bitWriter).fixed(text(string(allBytes()))...).flushed()},
-		{"a code of nothing but the end", new(bitWriter).dynamic(end, lens(1)).tokens(end, lens(1)).flushed()},
-		{"no distances", new(bitWriter).dynamic(two, lens(1)).tokens(two, lens(1), text("aaa")...).flushed()},
-		{"no distances, thirty times", new(bitWriter).dynamic(two, lens(30)).tokens(two, lens(30), text("aaa")...).flushed()},
-		{"one distance, never used", new(bitWriter).dynamic(two, lens(1, 0, 1)).tokens(two, lens(1, 0, 1), text("aaa")...).flushed()},
-		{"one distance, of one bit", func() []byte {
-			l, d := lens(258, 'a', 1, 256, 2, 257, 2), lens(4, 3, 1)
-			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("aaaa"), token{length: 3, distance: 4})...).flushed()
-		}()},
-		{"all 286 literals and lengths, all 30 distances", func() []byte {
-			l, d := make([]int, 286), make([]int, 30)
-			for i := range l {
-				l[i] = 8 + b2i(i >= 226)
-			}
-			for i := range d {
-				d[i] = 5 - b2i(i >= 28)
-			}
-			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("abc"), token{length: 258, distance: 3})...).flushed()
-		}()},
-		{"length 258 the long way", func() []byte {
-			l, d := fixedLens()
-			w := new(bitWriter).number(1<<1, 3).symbol(codeOf(l), 'a').symbol(codeOf(l), 284).number(31, 5)
-			return w.symbol(codeOf(d), 0).symbol(codeOf(l), 256).flushed()
-		}()},
-		{"words of every length up to 15", func() []byte {
-			l, d := lens(258, 256, 15, 257, 15), make([]int, 15)
-			for i := range 14 {
-				l['a'+i], d[i] = i+1, i+1
-			}
-			d[13], d[14] = 14, 14
-			return new(bitWriter).dynamic(l, d).tokens(l, d, append(text("abcdefghijklmn"),
-				token{length: 3, distance: 1}, token{length: 3, distance: 8}, token{length: 3, distance: 19})...).flushed()
-		}()},
-		{"lengths repeated, from literals into distances", func() []byte {
-			// 256 lengths of 0, one of 1, then 1 again, for the distances.
-			w := new(bitWriter).lengthsHead(257, 4, 1, 2, 0, 2, 16, 2, 18, 2)
-			c := codeOf(lens(19, 1, 2, 0, 2, 16, 2, 18, 2))
-			w.symbol(c, 18).number(127, 7).symbol(c, 18).number(107, 7).symbol(c, 1)
-			w.symbol(c, 1).symbol(c, 1).symbol(c, 0).symbol(c, 0)
-			return w.number(0, 1).flushed()
-		}()},
-		{"a length of 0 repeated over the border", func() []byte {
-			l := lens(258, 'a', 1, 256, 1)
-			w := new(bitWriter).lengthsHead(258, 30, 1, 1, 0, 2, 16, 3, 18, 3)
-			c := codeOf(lens(19, 1, 1, 0, 2, 16, 3, 18, 3))
-			w.symbol(c, 18).number(97-11, 7).symbol(c, 1).symbol(c, 18).number(127, 7).symbol(c, 18).number(9, 7).symbol(c, 1)
-			w.symbol(c, 18).number(31-11-6, 7).symbol(c, 16).number(3, 2)
-			return w.tokens(l, lens(30), text("aa")...).flushed()
-		}()},
-		{"BFINAL in the middle", new(bitWriter).fixed(text("a")...).number(3, 3).number(0, 7).number(0, 4).stored([]byte("b")).flushed()},
-		{"BFINAL on a stored block", append(wire("01 01 00 fe ff 61"), 0)},
-	}
-}
-
-type named struct {
-	name string
-	in   []byte
-}
-
-func allBytes() []byte {
-	b := make([]byte, 256)
-	for i := range b {
-		b[i] = byte(i)
-	}
-	return b
-}
-
-// corruptions are messages that break one rule each.
-func corruptions() []named {
-	two := lens(257, 'a', 1, 256, 1)
-	match := lens(258, 'a', 1, 256, 2, 257, 2)
-	fixedLit, fixedDist := fixedLens()
-	start := func() *bitWriter { return new(bitWriter).number(1<<1, 3).symbol(codeOf(fixedLit), 'a') }
-	head := func(literals, distances []int) []byte {
-		return new(bitWriter).dynamic(literals, distances).number(0, 40).b
-	}
-	return []named{
-		{"block type 3", new(bitWriter).fixed(text("a")...).number(3<<1, 3).b},
-		{"LEN and NLEN", wire("00 05 00 fa fe 48 65 6c 6c 6f 00")},
-		{"287 literals", new(bitWriter).number(2<<1, 3).number(30, 5).number(0, 70).b},
-		{"31 distances", new(bitWriter).number(2<<1, 3).number(29, 5).number(30, 5).number(0, 70).b},
-		{"code for lengths: three words of one bit", new(bitWriter).lengthsHead(257, 1, 0, 1, 1, 1, 2, 1).number(0, 300).b},
-		{"code for lengths: incomplete", new(bitWriter).lengthsHead(257, 1, 0, 2, 1, 2).number(0, 300).b},
-		{"code for lengths: one word", new(bitWriter).lengthsHead(257, 1, 1, 1).number(0, 300).b},
-		{"code for lengths: no word", new(bitWriter).lengthsHead(257, 1).number(0, 300).b},
-		{"nothing to repeat", new(bitWriter).lengthsHead(257, 1, 16, 1, 1, 1).number(1, 1).number(0, 300).b},
-		{"16 beyond the last", new(bitWriter).lengthsHead(257, 1, 16, 1, 1, 1).number(0, 256).number(1, 1).number(0, 2).b},
-		{"17 beyond the last", new(bitWriter).lengthsHead(257, 1, 17, 1, 1, 1).number(0, 256).number(1, 1).number(0, 3).b},
-		{"18 beyond the last", new(bitWriter).lengthsHead(257, 1, 18, 1, 1, 1).number(1, 1).number(127, 7).number(1, 1).number(127, 7).b},
-		{"no end of block", head(lens(257, 'a', 1, 'b', 1), lens(1))},
-		{"literals: incomplete", head(lens(257, 'a', 2, 256, 1), lens(1))},
-		{"literals: one word, of two bits", head(lens(257, 256, 2), lens(1))},
-		{"literals: too many", head(lens(257, 'a', 1, 'b', 2, 'c', 2, 256, 2), lens(1))},
-		{"distances: incomplete", head(two, lens(3, 0, 2, 1, 2, 2, 2))},
-		{"distances: one word, of two bits", head(two, lens(1, 0, 2))},
-		{"distances: too many", head(two, lens(3, 0, 1, 1, 1, 2, 15))},
-		{"symbol 286", start().symbol(codeOf(fixedLit), 286).number(0, 20).b},
-		{"symbol 287", start().symbol(codeOf(fixedLit), 287).number(0, 20).b},
-		{"distance symbol 30", start().symbol(codeOf(fixedLit), 257).symbol(codeOf(fixedDist), 30).number(0, 20).b},
-		{"distance symbol 31", start().symbol(codeOf(fixedLit), 257).symbol(codeOf(fixedDist), 31).number(0, 20).b},
-		{"word that is not in a literal code of one", new(bitWriter).dynamic(lens(257, 256, 1), lens(1)).number(1, 1).b},
-		{"word that is not in a distance code of one", new(bitWriter).dynamic(match, lens(1, 0, 1)).word(0, 1).word(3, 2).word(1, 1).b},
-		{"distance where there are none", new(bitWriter).dynamic(match, lens(1)).word(0, 1).word(3, 2).word(0, 1).b},
-		{"distance before the beginning", new(bitWriter).fixed(append(text("abc"), token{length: 3, distance: 4})...).flushed()},
-		{"distance at the beginning", new(bitWriter).fixed(token{length: 3, distance: 1}).flushed()},
-		{"distance beyond 256", new(bitWriter).fixed(append(text(strings.Repeat("ab", 150)), token{length: 3, distance: 257})...).flushed()},
-		{"the end within a fixed block", wire("f2 48 cd")},
-		{"the end within LEN", wire("00 05")},
-		{"the end within a stored block", wire("00 0a 00 f5 ff 48 65 6c")},
-		{"the end within the code for lengths", new(bitWriter).lengthsHead(257, 1, 0, 1, 1, 1).b[:3]},
-		{"the end within the lengths", new(bitWriter).dynamic(two, lens(1)).b[:30]},
-		{"the end before the first byte: even an empty message has one, §7.2.3.6", nil},
-		{"BFINAL and not a byte more", wire("f3 48 cd c9 c9 07 00")},
-		{"the tail, though it belongs to nobody", wire("f2 48 cd c9 c9 07 00 00 00 ff ff")},
 	}
 }
 
@@ -579,8 +285,8 @@ func randomLens(r *rand.Rand, size, words, deepest int) []int {
 	}
 	l := make([]int, size)
 	symbols := r.Perm(size)
-	if i := slices.Index(symbols, endOfBlocks); i >= words {
-		symbols[r.IntN(words)] = endOfBlocks
+	if i := slices.Index(symbols, endSymbol); i >= words {
+		symbols[r.IntN(words)] = endSymbol
 	}
 	for i, n := range depths {
 		l[symbols[i]] = n
@@ -610,7 +316,7 @@ func TestRandomSymbolsInRandomCodesAreInflated(t *testing.T) {
 			}
 			var litSymbols, distSymbols []int
 			for s, n := range l {
-				if n > 0 && s != endOfBlocks && s <= 285 {
+				if n > 0 && s != endSymbol && s <= 285 {
 					litSymbols = append(litSymbols, s)
 				}
 			}
@@ -781,24 +487,6 @@ func TestTheRoomMayEndInAStoredBlock(t *testing.T) {
 			}
 		}
 	}
-}
-
-// dataInTheTail writes a message behind w that ends within a block. The zeros of
-// the tail are matches of length 227 there, and its ones are the rest of a third,
-// of length 257, then as many as end says the end of the block. Eleven is right.
-func dataInTheTail(w *bitWriter, end int) []byte {
-	l, d := lens(285, 284, 1, 256, end), []int{1, 1}
-	for i := range end - 1 {
-		l['a'+i] = i + 2
-	}
-	w.dynamic(l, d)
-	if w.bits%2 == 1 {
-		w.symbol(codeOf(l), 'b')
-	}
-	for w.bits%8 != 0 {
-		w.symbol(codeOf(l), 'a')
-	}
-	return w.b
 }
 
 func TestTheRoomMayEndInTheTail(t *testing.T) {
