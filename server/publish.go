@@ -109,6 +109,7 @@ func (h *publishing) body(w http.ResponseWriter, r *http.Request) (b []byte, rel
 		size = int(r.ContentLength)
 	}
 	if !budget.Reserve(size) {
+		w.Header().Set("Connection", "close") // or net/http waits for the body before it answers
 		h.refuse(w, ErrMemory)
 		return nil, nil, false
 	}
@@ -195,7 +196,8 @@ type bucket struct {
 	at   time.Time
 }
 
-// take takes one, or says how long it takes until there is one. now must not go back.
+// take takes one and returns 0, or says how long it is until there is one. now
+// must not go back.
 func (b *bucket) take(now time.Time) (wait time.Duration) {
 	if b.perSecond <= 0 {
 		return 0
@@ -210,7 +212,7 @@ func (b *bucket) take(now time.Time) (wait time.Duration) {
 	}
 	b.at = now
 	if b.have < 1 {
-		return time.Duration((1 - b.have) / b.perSecond * float64(time.Second))
+		return time.Duration(math.Ceil((1 - b.have) / b.perSecond * float64(time.Second)))
 	}
 	b.have--
 	return 0
