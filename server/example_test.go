@@ -17,7 +17,8 @@ import (
 )
 
 // roundTrip is the smallest client: it opens a connection, sends one text
-// message and returns the answer. Real programs use a client library.
+// message, unless that is empty, and returns the first that comes. Real
+// programs use a client library.
 func roundTrip(addr, path, message string) string {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -48,7 +49,9 @@ func roundTrip(addr, path, message string) string {
 				continue
 			}
 			in, opened = in[n:], true
-			conn.Write(frame.AppendMasked(nil, true, ws.OpText, rules.Mask(), []byte(message)))
+			if message != "" {
+				conn.Write(frame.AppendMasked(nil, true, ws.OpText, rules.Mask(), []byte(message)))
+			}
 		}
 		if n, _, err := conns.Next(&rules, in, nil, &piece); err != nil {
 			return err.Error()
@@ -135,4 +138,26 @@ func ExampleServer_Upgrade() {
 
 	fmt.Println(roundTrip(existing.Listener.Addr().String(), "/ws", "hello"))
 	// Output: hello
+}
+
+// What happens somewhere in a program is told to all who subscribed. The
+// newest message waits for those who come later.
+func ExampleTopics() {
+	srv, err := server.New(server.Config{Topics: server.TopicConfig{Retain: []string{"weather.*"}}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.Handle("/topics/", srv.Topics().Endpoint())
+	addr, err := srv.Listen("127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.Start()
+	defer srv.Shutdown(context.Background())
+
+	if _, err := srv.Topics().Publish("weather.rome", ws.OpText, []byte("sunny")); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(roundTrip(addr.String(), "/topics/weather.rome", ""))
+	// Output: sunny
 }
