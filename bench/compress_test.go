@@ -56,14 +56,14 @@ func TestCompressedEchoIsCheckedAndCounted(t *testing.T) {
 			{SizeMin: 7, Text: true},
 			{SizeMin: 1024, Text: true, Depth: 8},
 			{SizeMin: 1, SizeMax: 100_000},
-			{SizeMin: 3 << 20},
+			{SizeMin: 1<<20 + 1},
 			{Payload: []byte(strings.Repeat("again and ", 1000)), Text: true},
 		} {
 			before, n := srv.Stats(), uint64(50)
 			if o.SizeMin > 1<<20 {
-				n = 10
+				n = 5
 			}
-			o.Targets, o.Connections, o.Compress, o.Limit = targets(t, url+"/echo"), 5, true, n
+			o.Targets, o.Connections, o.Compress, o.Limit, o.Timeout = targets(t, url+"/echo"), 5, true, n, patience
 			r := measured(t, Options{Scenario: "echo", Messages: n, Config: o})
 			z, now := r.Compressed, srv.Stats()
 			if len(r.Errors) > 0 || r.Messages != n || z == nil {

@@ -188,6 +188,7 @@ func (c *simClient) close(code int, why Reason) {
 	if !c.final && c.own == nil {
 		c.want.add(simToken{kind: wantClose, code: code, why: why})
 		c.final, c.finalWhy = true, why
+		c.in.deaf = true
 	}
 }
 
