@@ -187,6 +187,7 @@ func (s *Session) ExpectOpen() {
 	}
 	s.agreed = string(r.Extensions)
 	s.rules.RSV1 = s.agreed != ""
+	s.agree(&r.Deflate)
 }
 
 // Answer waits for the head of an HTTP answer, interim ones (1xx but 101) passed over.

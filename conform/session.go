@@ -59,6 +59,7 @@ type link struct {
 	rules  frame.Rules
 	parser frame.Parser
 	agreed string // the extensions in use
+	pact   pact   // of permessage-deflate
 
 	aside []frame.Piece // data that came while a pong was expected
 	pongs [][]byte      // that came while something else was expected
