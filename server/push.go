@@ -103,7 +103,7 @@ func (sh *shard) beat(c epoll.Slot, st *state, b *beat) {
 		st.place += uint32(b.every * (late/b.every + 1))
 		if sh.loop.Pending(c) > 0 {
 			sh.srv.topics.dropped[DropBeat].Add(1)
-		} else if sh.data(c, true, ws.OpText, b.message); sh.loop.ID(c) != id {
+		} else if sh.message(c, st, ws.OpText, b.message); sh.loop.ID(c) != id {
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"wspoll/epoll"
+	"wspoll/frame"
 	"wspoll/handshake"
 )
 
@@ -55,6 +56,9 @@ func (sh *shard) open(c epoll.Slot, st *state, ep uint16, r *handshake.Request, 
 	l.SetOut(handshake.AppendAnswer(l.Out(c), a, &sh.srv.cfg.Handshake))
 	st.endpoint, st.phase = ep, phaseOpen
 	st.flags |= flagUpgraded
+	if d := &a.Deflate; d.On {
+		st.proto.Deflate = frame.NewTerms(d.ServerBits, d.ClientBits, d.ServerNoContext, d.ClientNoContext)
+	}
 	st.seen = l.Tick()
 	for i, p := range sh.srv.cfg.Handshake.Protocols {
 		if p == a.Protocol {
