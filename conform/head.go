@@ -174,7 +174,9 @@ func (s *Session) OpenOffer(offer string) string {
 		h.Add("Sec-WebSocket-Extensions: " + offer)
 	}
 	s.dial()
+	s.uncounted = true
 	s.Send(h.Bytes())
+	s.uncounted = false
 	s.ExpectOpen()
 	return s.agreed
 }
