@@ -29,6 +29,7 @@ type benchOptions struct {
 	depth       int
 	rate        float64
 	publish     bool
+	compress    bool
 	ramp        float64
 	duration    time.Duration
 	hold        time.Duration
@@ -126,6 +127,7 @@ func scenarioCommand(name, short, long string) *cobra.Command {
 		f.DurationVar(&o.hold, "hold", 10*time.Second, "how long to hold the connections")
 		f.DurationVar(&o.ping, "ping", 0, "send a ping on each connection so often")
 	}
+	f.BoolVar(&o.compress, "compress", false, "offer permessage-deflate, compress what is sent, and report bytes on the wire against payload; the made payload is JSON then")
 	f.Float64Var(&o.ramp, "ramp", 0, "connections opened per second (default: as fast as they open)")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "for a connect, an upgrade, and a reply")
 	f.StringArrayVarP(&o.headers, "header", "H", nil, `request header, "Name: value"; repeatable`)
@@ -150,6 +152,7 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		Connections: o.connections, Ramp: o.ramp, Text: o.text, Depth: o.depth, Rate: o.rate, Limit: o.messages,
 		Protocols: o.protocols, Origin: o.origin, Ping: o.ping, Timeout: o.timeout,
 	}
+	b.Compress = o.compress
 	b.Subscribe, b.Publish = scenario == "push", o.publish
 	if scenario == "idle" || o.ramp > 0 && scenario == "connect" {
 		b.Duration = o.hold
@@ -186,6 +189,9 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		t, err := bench.ParseTarget(u, o.insecure)
 		if err != nil {
 			return b, err
+		}
+		if t.Raw && o.compress {
+			return b, fmt.Errorf("--compress: %s is plain TCP, which knows no compression", u)
 		}
 		b.Targets = append(b.Targets, t)
 	}

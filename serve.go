@@ -38,6 +38,8 @@ type serveOptions struct {
 	drain          time.Duration
 	subprotocols   []string
 	origins        []string
+	compress       string
+	compressMin    byteSize
 	logLevel       string
 	logFormat      string
 	pidfile        string
@@ -47,7 +49,7 @@ type serveOptions struct {
 }
 
 func serveCommand() *cobra.Command {
-	o := serveOptions{maxHead: 8 << 10, maxMessage: 16 << 20, maxPending: 1 << 20, memoryBudget: 1 << 30}
+	o := serveOptions{maxHead: 8 << 10, maxMessage: 16 << 20, maxPending: 1 << 20, memoryBudget: 1 << 30, compressMin: 256}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve WebSocket connections (what plain wspoll does)",
@@ -76,6 +78,8 @@ func serveCommand() *cobra.Command {
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "on SIGTERM or SIGINT, wait so long for the connections to close")
 	f.StringSliceVar(&o.subprotocols, "subprotocol", nil, "subprotocol that the server speaks; repeatable")
 	f.StringSliceVar(&o.origins, "origin", nil, `allowed origin like https://example.com or https://*.example.com, "*" for any; repeatable (default: the host that the request names; clients that send no Origin always pass)`)
+	f.StringVar(&o.compress, "compress", "shared", "compress messages for clients that offer it: shared (each for itself, an idle connection holds nothing), context (each may refer to earlier ones, up to 4 KiB in each direction), or off")
+	f.Var(&o.compressMin, "compress-min", "smallest payload to compress; an echo goes as the message came, whatever its size")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
@@ -148,6 +152,23 @@ func (o *serveOptions) check() error {
 	return nil
 }
 
+// compression is the value of --compress, when it and --compress-min make sense.
+// (check is the proxy's too, which has neither.)
+func (o *serveOptions) compression() (server.Compression, error) {
+	if o.compressMin > 1<<30 {
+		return 0, &badValue{flag: "compress-min", value: o.compressMin.String(), want: "at most 1GiB"}
+	}
+	switch o.compress {
+	case "shared":
+		return server.CompressShared, nil
+	case "context":
+		return server.CompressContext, nil
+	case "off":
+		return server.CompressOff, nil
+	}
+	return 0, &badValue{flag: "compress", value: o.compress, want: "shared, context or off"}
+}
+
 func isListenAddress(a string) bool {
 	_, port, err := net.SplitHostPort(a)
 	if err == nil {
@@ -181,6 +202,10 @@ const sparedFiles = 64
 
 func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
+		return err
+	}
+	compress, err := o.compression()
+	if err != nil {
 		return err
 	}
 	topics, err := o.push.topics()
@@ -221,6 +246,8 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		CloseTimeout:     o.close,
 		WriteTimeout:     o.write,
 		Handshake:        *o.options(),
+		Compress:         compress,
+		CompressMin:      int(orUnlimited(int64(o.compressMin))),
 		Topics:           topics,
 		Log:              log,
 	})

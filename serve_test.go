@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +105,38 @@ func TestFlagsHaveTwinsInTheEnvironment(t *testing.T) {
 	p.stop()
 	if lines := p.stdout.all(); len(lines) != 4 {
 		t.Errorf("--listen is given once, and stdout is\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+func TestCompressSaysWhatIsAgreedOn(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "permessage-deflate; server_no_context_takeover; client_no_context_takeover"},
+		{[]string{"--compress", "context"}, "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"},
+		{[]string{"WSPOLL_COMPRESS=off"}, ""},
+	} {
+		p := start(t, append(tt.args, "--listen", "127.0.0.1:0")...)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", strings.Replace(p.url(), "ws:", "http:", 1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, v := range map[string]string{
+			"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+			"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+		} {
+			req.Header.Set(name, v)
+		}
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := res.Header.Get("Sec-WebSocket-Extensions"); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.args, got, tt.want)
+		}
+		res.Body.Close()
+		p.stop()
 	}
 }
 

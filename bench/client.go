@@ -46,6 +46,7 @@ type Client struct {
 	pending *pendingTLS
 	rules   frame.Rules
 	piece   frame.Piece
+	squeeze *squeeze // with Config.Compress
 	resp    handshake.Response
 
 	hellos   []handshake.Hello // for each target
@@ -105,6 +106,7 @@ type conn struct {
 	low    uint32 // number of the first reply that has not come, back if there are no holes
 	seq    uint32 // number of the reply that is arriving
 	digits [seqSize]byte
+	terms  frame.Terms
 	target uint8
 	phase  phase
 
@@ -141,7 +143,14 @@ func New(cfg Config) (*Client, error) {
 		c.hellos = append(c.hellos, handshake.Hello{
 			Host: t.Host, Target: t.Path, Key: key, Origin: cfg.Origin, Protocols: cfg.Protocols, Header: cfg.Header,
 		})
+		if cfg.Compress {
+			c.hellos[i].Extensions = deflateOffer
+		}
 		c.requests = append(c.requests, handshake.AppendRequest(nil, &c.hellos[i]))
+	}
+	if cfg.Compress {
+		c.squeeze = newSqueeze()
+		c.rules.RSV1 = true
 	}
 	if cfg.Subscribe {
 		c.fan = &fanOut{joins: map[epoll.Slot]*frame.Joiner{}}
@@ -454,6 +463,9 @@ func (c *Client) answer(s epoll.Slot, k *conn, in []byte) int {
 	if err == nil && n > 0 {
 		err = c.resp.Check(&c.hellos[k.target])
 	}
+	if err == nil && n > 0 && c.cfg.Compress {
+		err = c.agree(k)
+	}
 	if err != nil {
 		c.broke(s, err)
 		return len(in)
@@ -524,6 +536,9 @@ func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 		c.errs.add(kind, detail, 1)
 	}
 	delete(c.links, s)
+	if c.squeeze != nil {
+		c.squeeze.forget(s)
+	}
 	if c.many && k.phase >= phaseOpen {
 		*c.rings.At(s) = ring{}
 	}

@@ -114,6 +114,8 @@ type Config struct {
 	Subscribe bool // connections only listen for what the server pushes
 	Publish   bool // one more connection, to the last target, publishes Rate messages per second
 
+	Compress bool // offer permessage-deflate, and compress what is sent; a server that does not agree is a failure
+
 	Limit uint64 // messages to be sent in all; 0 means no limit
 
 	Header    []byte // more request header lines, each ended by CRLF

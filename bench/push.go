@@ -135,6 +135,10 @@ func (c *Client) publish(s epoll.Slot) {
 	f.published++
 	c.counts.Sent++
 	c.counts.BytesSent += uint64(len(f.buf))
+	if c.squeeze != nil {
+		c.write(s, c.pack(s, c.conns.At(s), c.framed[0].mask, f.buf))
+		return
+	}
 	op := ws.OpBinary
 	if c.cfg.Text {
 		op = ws.OpText
