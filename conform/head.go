@@ -174,7 +174,9 @@ func (s *Session) OpenOffer(offer string) string {
 		h.Add("Sec-WebSocket-Extensions: " + offer)
 	}
 	s.dial()
+	s.uncounted = true
 	s.Send(h.Bytes())
+	s.uncounted = false
 	s.ExpectOpen()
 	return s.agreed
 }
@@ -187,6 +189,7 @@ func (s *Session) ExpectOpen() {
 	}
 	s.agreed = string(r.Extensions)
 	s.rules.RSV1 = s.agreed != ""
+	s.agree(&r.Deflate)
 }
 
 // Answer waits for the head of an HTTP answer, interim ones (1xx but 101) passed over.

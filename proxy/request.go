@@ -450,7 +450,7 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	addr, counted := p.addr(), p.flags&pairCounted != 0
 	fd := sh.loop.Detach(c)
 	sh.endPair(id)
-	sh.px.plain.hand(fd, bytes.Clone(in), func() {
+	sh.px.plain.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))), func() {
 		if counted {
 			sh.px.addresses.leave(addr)
 		}

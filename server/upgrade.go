@@ -104,5 +104,5 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	}
 	sh.stats.Closed[ReasonHTTP]++
 	fd := sh.loop.Detach(c)
-	sh.srv.http.hand(fd, bytes.Clone(in))
+	sh.srv.http.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))))
 }

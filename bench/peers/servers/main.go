@@ -4,8 +4,10 @@
 //	servers list                    # prints the names
 //
 // Each echo is what the library's own documentation shows, with the settings
-// that it recommends for many connections, without compression. The addresses
-// are those of loopback only: these servers check nothing.
+// that it recommends for many connections, without compression. Those that are
+// not in the list, gorilla-deflate and the like, are the same with compression
+// as the library offers it, for wspoll conform. The addresses are those of
+// loopback only: these servers check nothing.
 package main
 
 import (
@@ -16,9 +18,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
+
+	coder "github.com/coder/websocket"
+	"github.com/lxzan/gws"
 )
 
 // A peer is a server that can be run.
@@ -31,14 +37,25 @@ type peer struct {
 }
 
 var peers = []peer{
-	{"gorilla", "github.com/gorilla/websocket", "goroutine each, pooled write buffers", false, serveGorilla},
-	{"coder", "github.com/coder/websocket", "goroutine each", false, serveCoder},
-	{"gws", "github.com/lxzan/gws", "goroutine each, callbacks", false, serveGws},
+	{"gorilla", "github.com/gorilla/websocket", "goroutine each, pooled write buffers", false, serveGorilla(false)},
+	{"coder", "github.com/coder/websocket", "goroutine each", false, serveCoder(coder.CompressionDisabled)},
+	{"gws", "github.com/lxzan/gws", "goroutine each, callbacks", false, serveGws(gws.PermessageDeflate{})},
 	{"gobwas", "github.com/gobwas/ws", "wsutil, goroutine each", false, serveGobwas},
 	{"gobwas-epoll", "github.com/gobwas/ws", "wsutil, a simple epoll over net.Conn", false, serveGobwasEpoll},
 	{"netpoll", "github.com/cloudwego/netpoll", "gobwas/ws on its zero-copy buffers", false, serveNetpoll},
-	{"fasthttp", "github.com/fasthttp/websocket", "on fasthttp, goroutine each, pooled write buffers", false, serveFasthttp},
+	{"fasthttp", "github.com/fasthttp/websocket", "on fasthttp, goroutine each, pooled write buffers", false, serveFasthttp(false)},
 	{"tcp-go", "", "bare TCP in plain Go, goroutine each: a floor", true, serveTCP},
+}
+
+// deflating are servers that negotiate permessage-deflate, with as much of it
+// as the library has.
+var deflating = []peer{
+	{"gorilla-deflate", "github.com/gorilla/websocket", "no context takeover", false, serveGorilla(true)},
+	{"coder-deflate", "github.com/coder/websocket", "context takeover", false, serveCoder(coder.CompressionContextTakeover)},
+	{"gws-deflate", "github.com/lxzan/gws", "context takeover", false, serveGws(gws.PermessageDeflate{
+		Enabled: true, ServerContextTakeover: true, ClientContextTakeover: true, ServerMaxWindowBits: 15, ClientMaxWindowBits: 15, Threshold: 1,
+	})},
+	{"fasthttp-deflate", "github.com/fasthttp/websocket", "no context takeover", false, serveFasthttp(true)},
 }
 
 func main() {
@@ -55,7 +72,7 @@ func run(args []string, stdout io.Writer) error {
 	case len(args) != 2:
 		return errors.New("call it with a name and an address, like gorilla 127.0.0.1:0; or with list")
 	}
-	for _, p := range peers {
+	for _, p := range slices.Concat(peers, deflating) {
 		if p.name == args[0] {
 			return p.run(args[1], stdout)
 		}

@@ -188,6 +188,37 @@ func TestEveryServerEchoes(t *testing.T) {
 	}
 }
 
+// What the others are tested with is tested with these too, and that they agree.
+func TestDeflatingServersCompress(t *testing.T) {
+	for _, p := range deflating {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			compresses(t, startSelf(t, p.name))
+		})
+	}
+}
+
+// compresses checks an echo that negotiates permessage-deflate.
+func compresses(t *testing.T, url string) {
+	t.Helper()
+	d := websocket.Dialer{EnableCompression: true}
+	c, resp, err := d.Dial(url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(patience))
+	if e := resp.Header.Get("Sec-WebSocket-Extensions"); !strings.HasPrefix(e, "permessage-deflate") {
+		t.Fatalf("the server agrees to %q", e)
+	}
+	for _, n := range []int{0, 1, 1 << 10, 1 << 20} {
+		if err := c.WriteMessage(websocket.TextMessage, payload(n)); err != nil {
+			t.Fatal(err)
+		}
+		wantEcho(t, c, websocket.TextMessage, payload(n))
+	}
+}
+
 func TestNpmWsEchoes(t *testing.T) {
 	missing := t.Skipf
 	if os.Getenv("WSPOLL_REQUIRE") == "1" {
@@ -201,6 +232,20 @@ func TestNpmWsEchoes(t *testing.T) {
 		missing("the npm package ws is missing; get it with: npm ci --prefix bench/peers/npm")
 	}
 	echoes(t, start(t, node, "npm-ws.mjs", "0"))
+	compresses(t, start(t, node, "npm-ws.mjs", "0", "deflate"))
+}
+
+func TestPythonWebsocketsEchoes(t *testing.T) {
+	missing := t.Skipf
+	if os.Getenv("WSPOLL_REQUIRE") == "1" {
+		missing = t.Fatalf
+	}
+	const python = "/usr/bin/python3" // whose package websockets is Debian's
+	if exec.Command(python, "-c", "import websockets").Run() != nil {
+		missing("the Python package websockets is missing; on Debian: apt-get install python3-websockets")
+	}
+	url := start(t, python, "py-websockets.py", "0")
+	compresses(t, url)
 }
 
 func TestListNamesEveryServer(t *testing.T) {
