@@ -14,6 +14,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
 		proxyCommand(),
+		connectCommand(),
 		benchCommand(),
 		conformCommand(),
 		inspectCommand(),
