@@ -15,6 +15,8 @@ func commands() []*cobra.Command {
 		serveCommand(),
 		proxyCommand(),
 		connectCommand(),
+		publishCommand(),
+		topicsCommand(),
 		benchCommand(),
 		conformCommand(),
 		inspectCommand(),
