@@ -217,7 +217,7 @@ func TestWhatAPageStandsForMatches(t *testing.T) {
 }
 
 // link is of Markdown: [`Name`](../file.go), or with Type.Name.
-var link = regexp.MustCompile("\\[([^\\]]+)\\]\\(([^)#]+)\\)")
+var link = regexp.MustCompile(`\[([^\]]+)\]\(([^)#]+)\)`)
 
 func TestThePagesLinkToWhatIsThere(t *testing.T) {
 	for _, page := range []string{"README.md", "docs/protocol.md"} {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -39,6 +40,39 @@ var (
 	// ErrClosing: nothing can be sent any more, because a Close was.
 	ErrClosing = errors.New("the connection is closing: no data may follow a Close (RFC 6455 §5.5.1)")
 )
+
+// Conn is an open connection.
+type Conn struct {
+	Protocol   string // that was agreed on; empty for none
+	Extensions string // as the server answered them; empty for none
+
+	conn    net.Conn
+	o       Options
+	rules   frame.Rules
+	tapping sync.Mutex
+
+	// Of the goroutine that calls Next.
+	buf    []byte
+	in     []byte // bytes that came, of buf
+	joiner frame.Joiner
+	frames int // of the message in the making
+	size   uint64
+	text   frame.UTF8
+	inflation
+
+	mu     sync.Mutex
+	change sync.Cond // of anything below
+	state  frame.Conn
+	first  bool   // our Close was the first
+	out    []byte // waits to be written
+	owed   int    // how much of it are answers
+	spare  []byte // the other one of two buffers
+	busy   bool   // some of it is being written
+	failed error  // of writing: nothing more is written
+	done   bool
+
+	wrote chan struct{} // closed when the goroutine that writes has ended
+}
 
 // Next waits for the next message or control frame, and does what is owed to it: pings and a Close are answered. The
 // first error is final, and the connection has ended then.

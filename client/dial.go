@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"wspoll/frame"
@@ -203,37 +202,4 @@ func (c *Conn) tap(sent bool, b []byte) {
 		defer c.tapping.Unlock()
 		c.o.Tap(sent, b)
 	}
-}
-
-// Conn is an open connection.
-type Conn struct {
-	Protocol   string // that was agreed on; empty for none
-	Extensions string // as the server answered them; empty for none
-
-	conn    net.Conn
-	o       Options
-	rules   frame.Rules
-	tapping sync.Mutex
-
-	// Of the goroutine that calls Next.
-	buf    []byte
-	in     []byte // bytes that came, of buf
-	joiner frame.Joiner
-	frames int // of the message in the making
-	size   uint64
-	text   frame.UTF8
-	inflation
-
-	mu     sync.Mutex
-	change sync.Cond // of anything below
-	state  frame.Conn
-	first  bool   // our Close was the first
-	out    []byte // waits to be written
-	owed   int    // how much of it are answers
-	spare  []byte // the other one of two buffers
-	busy   bool   // some of it is being written
-	failed error  // of writing: nothing more is written
-	done   bool
-
-	wrote chan struct{} // closed when the goroutine that writes has ended
 }
