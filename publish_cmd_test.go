@@ -142,9 +142,13 @@ func TestPublishToAServerThatDoesNotWantToIsOneLine(t *testing.T) {
 	}{
 		{func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no room", http.StatusServiceUnavailable) }, "refused with 503 Service Unavailable: no room; try again later\n"},
 		{func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "refused with 404 Not Found: 404 page not found; is this wspoll serve?\n"},
-		{func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) }, "refused with 302 Found\n"}, // the token goes nowhere else
+		{func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, "refused with 302 Found\n"}, // the token goes nowhere else
 		{func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, "the answer is not that of wspoll serve"},
-		{func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "\x1b[2J"+strings.Repeat("x", 1000), http.StatusInternalServerError) }, `refused with 500 Internal Server Error: "\x1b[2Jx`},
+		{func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "\x1b[2J"+strings.Repeat("x", 1000), http.StatusInternalServerError)
+		}, `refused with 500 Internal Server Error: "\x1b[2Jx`},
 	} {
 		s := httptest.NewServer(tt.answer)
 		code, stdout, stderr := call("publish", "news", "x", "--server", s.URL, "--token-file", token)
