@@ -57,13 +57,14 @@ var allowed = map[string][]string{
 	"proxy":     {"frame", "handshake", "epoll"},
 	"bench":     {"frame", "handshake", "epoll", "server"},
 	"inspect":   {"frame", "handshake", "server"},
-	"conform":   {"frame", "handshake", "inspect"},
+	"client":    {"frame", "handshake"},
+	"conform":   {"frame", "handshake", "inspect", "client"},
 }
 
 // codecImports are the imports from outside of the two packages that have no
 // IO, ask no clock, start no goroutine and share nothing.
 var codecImports = []string{
-	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "slices",
+	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "net/url", "slices",
 	"strconv", "strings", "unicode", "unicode/utf8", "unsafe", "compress/flate",
 	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead",
 }
