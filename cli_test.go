@@ -80,6 +80,7 @@ func TestBadValueOfAFlagIsOneLineAndStatus2(t *testing.T) {
 		{[]string{"--publish-token-file"}, "flag needs an argument: --publish-token-file; see wspoll --help"},
 		{[]string{"--proxy-listen", "8082"}, "--proxy-listen 8082: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{[]string{"--bare-echo=perhaps"}, "--bare-echo perhaps: must be true or false"},
+		{[]string{"--bare-push=perhaps"}, "--bare-push perhaps: must be true or false"},
 		{[]string{"--pidfile"}, "flag needs an argument: --pidfile; see wspoll --help"},
 		{[]string{"--lisen", ":0"}, "unknown flag: --lisen; see wspoll --help"},
 		{[]string{"-x"}, "unknown shorthand flag: 'x' in -x; see wspoll --help"},

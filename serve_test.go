@@ -386,6 +386,32 @@ func TestMaxConnectionsRefusesTheNextWith503(t *testing.T) {
 	p.stop()
 }
 
+func TestBarePushSendsBytesToAllOthers(t *testing.T) {
+	p := start(t, "--bare-push", "--loops", "2", "--listen", "127.0.0.1:0")
+	addr, _, _ := strings.Cut(strings.TrimPrefix(p.stdout.next("tcp://"), "tcp://"), " ")
+	var all []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		all = append(all, c)
+		// What it says comes to those before it: so the server knows it.
+		if _, err := c.Write([]byte("new")); err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range all[:len(all)-1] {
+			got := make([]byte, 3)
+			if _, err := io.ReadFull(old, got); err != nil || string(got) != "new" {
+				t.Fatalf("what comes is %q, %v", got, err)
+			}
+		}
+	}
+	p.stop()
+}
+
 func TestBareEchoEchoesBytes(t *testing.T) {
 	p := start(t, "--bare-echo", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0")
 	for range 2 {

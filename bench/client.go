@@ -441,7 +441,7 @@ func (c *Client) plain(s epoll.Slot, k *conn, in []byte) int {
 		return c.answer(s, k, in)
 	case k.phase == phaseClosing:
 		return len(in) // the server's Close, then its FIN
-	case c.cfg.Targets[k.target].Raw:
+	case c.cfg.Targets[k.target].Raw && c.fan == nil:
 		return c.raw(s, k, in)
 	}
 	return c.frames(s, k, in)

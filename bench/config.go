@@ -112,7 +112,7 @@ type Config struct {
 	Rate             float64 // messages per second over all connections, on schedule (open loop); 0: closed loop
 
 	Subscribe bool // connections only listen for what the server pushes
-	Publish   bool // one more connection, to the last target, publishes Rate messages per second
+	Publish   bool // one more connection, to the last target, publishes Rate messages per second; with a Rate of 0, the next when all have the last
 
 	Limit uint64 // messages to be sent in all; 0 means no limit
 
