@@ -43,6 +43,7 @@ type serveOptions struct {
 	pidfile        string
 	proxyListen    string
 	push           pushOptions
+	nats           natsOptions
 	bareEcho       bool
 	barePush       bool
 }
@@ -81,6 +82,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
+	o.nats.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
 	f.BoolVar(&o.barePush, "bare-push", false, "plain TCP on the same loops: what one client sends goes to all others; the floor for pushing")
@@ -198,6 +200,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
+	if err := o.nats.check(); err != nil {
+		return err
+	}
 	if o.bareEcho || o.barePush {
 		return failed(serveBare(stdout, log, o, stop))
 	}
@@ -236,6 +241,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	srv.MountPages()
+	link, err := o.nats.join(srv, log, o.push.replay)
+	if err != nil {
+		return failed(err)
+	}
 	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := srv.Listen(a)
@@ -270,6 +279,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		if err := px.Shutdown(ctx, 0); err != nil {
 			log.Warn("the proxy ended before every connection was closed", "error", err)
 		}
+	}
+	if link != nil {
+		link.Close(ctx)
 	}
 	if err := srv.Shutdown(ctx); err != nil {
 		log.Warn("ended before every connection was closed", "error", err)
