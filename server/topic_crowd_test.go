@@ -53,7 +53,8 @@ func (s *crowd) join(t testing.TB, loop int, target string, room int) *pipe {
 	if !bytes.HasPrefix(p.out, []byte("HTTP/1.1 101 ")) {
 		t.Fatalf("the answer is %q", p.out)
 	}
-	p.out, p.room = nil, room
+	_, p.out, _ = bytes.Cut(p.out, []byte("\r\n\r\n"))
+	p.room = room
 	return p
 }
 
