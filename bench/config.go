@@ -114,6 +114,8 @@ type Config struct {
 	Subscribe bool // connections only listen for what the server pushes
 	Publish   bool // one more connection, to the last target, publishes Rate messages per second; with a Rate of 0, the next when all have the last
 
+	Stalled int // so many of the connections, the first, read nothing once they are open
+
 	Limit uint64 // messages to be sent in all; 0 means no limit
 
 	Header    []byte // more request header lines, each ended by CRLF

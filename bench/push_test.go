@@ -179,6 +179,23 @@ func TestTheNextIsPublishedWhenAllHaveTheLast(t *testing.T) {
 	}
 }
 
+// Those that read nothing get what their sockets take; the others get all.
+func TestStalledConnectionsReadNothingAndAreNotCounted(t *testing.T) {
+	r, err := Run(t.Context(), Options{
+		Config: Config{
+			Targets: []Target{fanOutServer(t, untouched)}, Connections: 10, Stalled: 3, Rate: 100, SizeMin: 64 << 10,
+			Subscribe: true, Publish: true, Timeout: 5 * time.Second,
+		},
+		Scenario: "push", Duration: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Opened != 7 || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
+		t.Errorf("%d opened, %d sent, %d have come, errors %v", r.Opened, r.Sent, r.Messages, r.Errors)
+	}
+}
+
 func TestPushCountsWhatHasNoStampAndSaysSo(t *testing.T) {
 	r := runPush(t, fanOutServer(t, func(int, []byte) [][]byte { return [][]byte{[]byte("heart beat")} }), 64)
 	if r.Messages == 0 || r.Message.Count() != 0 || !strings.Contains(strings.Join(r.Notes, " "), "no time stamp") {

@@ -154,7 +154,7 @@ func TestWhatMayBeLostIsToldBeforeTheNextMessage(t *testing.T) {
 }
 
 func TestWithoutAStreamNumbersAreTheServersOwn(t *testing.T) {
-	s, _ := newRelayed(t, TopicConfig{}, false)
+	s, _ := newRelayed(t, TopicConfig{Replay: 10}, false)
 	c := s.join(t, 0, "/topics/x?seq=1", 1<<40)
 	var at uint64
 	if _, err := fmt.Sscanf(c.got(t)[0], "at %d x", &at); err != nil {
@@ -164,6 +164,10 @@ func TestWithoutAStreamNumbersAreTheServersOwn(t *testing.T) {
 	s.Topics().Lost(0)
 	s.deliver(t, Delivery{Payload: []byte("b"), Only: true})
 	c.wants(t, "who counts", fmt.Sprintf("seq %d x\na", at+1), fmt.Sprintf("gap %d %d x", at+2, at+2), fmt.Sprintf("seq %d x\nb", at+3))
+	other := s.join(t, 0, fmt.Sprint("/topics/x?since=", at+1), 1<<40)
+	other.wants(t, "who brings a number, perhaps of another server", fmt.Sprintf("gap %d %d x", at+2, at+3), fmt.Sprintf("at %d x", at+3))
+	higher := s.join(t, 0, fmt.Sprint("/topics/x?since=", at+9), 1<<40)
+	higher.wants(t, "who brings a higher one", fmt.Sprintf("gap %d %d x", at+10, at+10), fmt.Sprintf("at %d x", at+3))
 	if n := s.Topics().List()[0].Dropped["link"]; n != 1 {
 		t.Errorf("%d are counted that no other server gets", n)
 	}

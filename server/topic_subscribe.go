@@ -41,6 +41,9 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 		at = reached{seq: first - 1, num: lc.floor(), fresh: true}
 	}
 	sh.putApart(c, g, at)
+	if n := begin.since; n > 0 && sh.srv.topics.foreign() {
+		sh.tell(c, st, "gap", name, n+1, max(n+1, began))
+	}
 	if md == modeSeq {
 		sh.tell(c, st, "at", name, began)
 		if began > 0 && began < at.num {
