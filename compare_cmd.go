@@ -62,7 +62,7 @@ is the ratio within a run, because machines drift.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringSliceVar(&o.only, "only", nil, "names of the servers to measure; repeatable")
-	f.StringSliceVar(&o.cases, "case", nil, "cases to measure, by name or its beginning: echo-32, echo-1k, echo-16k, echo-32-d16, echo-1m, handshake, idle, gc; repeatable")
+	f.StringSliceVar(&o.cases, "case", nil, "cases to measure, by name or its beginning: echo-32, echo-1k, echo-16k, echo-32-d16, echo-1m, push, handshake, idle, gc; repeatable")
 	f.StringArrayVar(&o.commands, "command", nil, "one more server, 'name=./program {port}', or 'tcp:name=./program {port}' for a bare TCP echo; without {port} it must print its URL; repeatable")
 	f.StringVar(&o.peers, "peers", "", "the program built from bench/peers/servers (default: built here, in the source tree)")
 	f.StringVar(&o.baseline, "baseline", "gorilla", "server that the others are compared with")
@@ -243,8 +243,11 @@ func (o *compareOptions) servers(ctx context.Context, stderr io.Writer, dir stri
 		return append(append(slices.Clone(o.self), "serve", "--listen", "127.0.0.1:0", "--log-level", "warn"), flags...)
 	}
 	all := []bench.Contestant{
-		{Name: compareOurs, About: "this program", Args: serve()},
-		{Name: compareFloor, About: "bare TCP echo on the same loops", Args: serve("--bare-echo"), TCP: true},
+		{
+			Name: compareOurs, About: "this program", Args: serve(),
+			Push: serve("--topic-open", "push"), PushPath: "/topics/push",
+		},
+		{Name: compareFloor, About: "bare TCP on the same loops", Args: serve("--bare-echo"), Push: serve("--bare-push"), TCP: true},
 	}
 	needed := func(name string) bool { return len(o.only) == 0 && !o.quick || slices.Contains(o.only, name) }
 	others := len(o.only) == 0 // whether peers are needed

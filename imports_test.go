@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"handshake": {},
 	"epoll":     {},
 	"server":    {"frame", "handshake", "epoll"},
+	"cluster":   {"server"},
 	"proxy":     {"frame", "handshake", "epoll"},
 	"bench":     {"frame", "handshake", "epoll", "server"},
 	"inspect":   {"frame", "handshake", "server"},
@@ -108,6 +109,16 @@ func TestNetpollerStandsOnTheSystemAlone(t *testing.T) {
 	for _, i := range ownPackages(t)["epoll"].Imports {
 		if first, _, _ := strings.Cut(i, "/"); strings.Contains(first, ".") && !strings.HasPrefix(i, "golang.org/x/sys/") {
 			t.Errorf("epoll imports %s, which is neither of the standard library nor of golang.org/x/sys", i)
+		}
+	}
+}
+
+func TestServerKnowsNoNATS(t *testing.T) {
+	for name, p := range ownPackages(t) {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "github.com/nats-io/") && name != "cluster" {
+				t.Errorf("%s imports %s; only cluster may", name, i)
+			}
 		}
 	}
 }

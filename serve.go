@@ -45,7 +45,9 @@ type serveOptions struct {
 	pidfile        string
 	proxyListen    string
 	push           pushOptions
+	nats           natsOptions
 	bareEcho       bool
+	barePush       bool
 }
 
 func serveCommand() *cobra.Command {
@@ -84,8 +86,10 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
+	o.nats.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
+	f.BoolVar(&o.barePush, "bare-push", false, "plain TCP on the same loops: what one client sends goes to all others; the floor for pushing")
 	return cmd
 }
 
@@ -222,7 +226,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	}
 	spareProcessor(o.loops)
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
-	if o.bareEcho {
+	if err := o.nats.check(); err != nil {
+		return err
+	}
+	if o.bareEcho || o.barePush {
 		return failed(serveBare(stdout, log, o, stop))
 	}
 	if o.proxyListen != "" {
@@ -262,6 +269,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	srv.MountPages()
+	link, err := o.nats.join(srv, log, o.push.replay)
+	if err != nil {
+		return failed(err)
+	}
 	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := srv.Listen(a)
@@ -296,6 +307,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		if err := px.Shutdown(ctx, 0); err != nil {
 			log.Warn("the proxy ended before every connection was closed", "error", err)
 		}
+	}
+	if link != nil {
+		link.Close(ctx)
 	}
 	if err := srv.Shutdown(ctx); err != nil {
 		log.Warn("ended before every connection was closed", "error", err)
@@ -379,10 +393,16 @@ func raiseFileLimit() (int, error) {
 	return int(min(r.Cur, 1<<30)), nil
 }
 
-// serveBare is serve --bare-echo.
+// serveBare is serve --bare-echo, or --bare-push.
 func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan os.Signal) error {
-	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)},
-		func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
+	var g *epoll.Group
+	newHandler, does := func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} }, "echoes plain TCP bytes"
+	if o.barePush {
+		all := func() []*epoll.Loop { return g.Loops() }
+		newHandler = func(l *epoll.Loop) epoll.Handler { return epoll.Spread{Echo: epoll.Echo{Loop: l}, All: all} }
+		does = "sends what one client sends to all others, plain TCP bytes"
+	}
+	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)}, newHandler)
 	if err != nil {
 		return err
 	}
@@ -400,7 +420,7 @@ func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan 
 	defer o.removePidfile()
 	g.Start()
 	for _, a := range addrs {
-		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1))
+		fmt.Fprintf(stdout, "tcp://%s %s\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1), does)
 	}
 	<-stop
 	log.Info("ending")

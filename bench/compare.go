@@ -26,15 +26,16 @@ const (
 	CompareEcho      CompareKind = "echo"      // messages
 	CompareHandshake CompareKind = "handshake" // connect, upgrade, close; Connections at once
 	CompareIdle      CompareKind = "idle"      // open connections after one echo each
+	ComparePush      CompareKind = "push"      // messages of one connection to all others, the next when all have the last
 	CompareGC        CompareKind = "gc"        // a forced garbage collection in our own server
 )
 
 // CompareCases are the cases of bench compare; those of idle and gc with that
-// many connections. Quick ones have fewer.
+// many connections, push with no more. Quick ones have fewer.
 func CompareCases(idle int, quick bool) []CompareCase {
-	many, few, most := 1000, 100, idle
+	many, few, most, crowd := 1000, 100, idle, min(idle, 10_000)
 	if quick {
-		many, few, most = 200, 10, min(idle, 2000)
+		many, few, most, crowd = 200, 10, min(idle, 2000), min(idle, 1000)
 	}
 	return []CompareCase{
 		{Name: "echo-32", Kind: CompareEcho, Connections: many, Size: 32, Depth: 1},
@@ -42,6 +43,7 @@ func CompareCases(idle int, quick bool) []CompareCase {
 		{Name: "echo-16k", Kind: CompareEcho, Connections: many, Size: 16 << 10, Depth: 1},
 		{Name: "echo-32-d16", Kind: CompareEcho, Connections: many, Size: 32, Depth: 16},
 		{Name: "echo-1m", Kind: CompareEcho, Connections: few, Size: 1 << 20, Depth: 1},
+		{Name: "push", Kind: ComparePush, Connections: crowd, Size: 128},
 		{Name: "handshake", Kind: CompareHandshake, Connections: 64},
 		{Name: "idle", Kind: CompareIdle, Connections: most, Size: 32},
 		{Name: "gc", Kind: CompareGC, Connections: most, Size: 32},

@@ -4,11 +4,20 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 )
 
 // measureOnce starts a server, measures one case, and ends it.
 func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *CompareCase) (ComparedFigures, error) {
+	if c.Kind == ComparePush {
+		if who.Push == nil {
+			return nil, errNotForThis
+		}
+		pushing := *who
+		pushing.Args = who.Push
+		who = &pushing
+	}
 	p, err := launch(ctx, who, o.Pinning)
 	if err != nil {
 		return nil, err
@@ -19,6 +28,9 @@ func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *Com
 	switch c.Kind {
 	case CompareEcho:
 		figures, err = m.echo()
+	case ComparePush:
+		p.url = strings.Replace(p.url, "/wshandler", who.PushPath, 1)
+		figures, err = m.push()
 	case CompareHandshake:
 		figures, err = m.handshakes()
 	case CompareIdle:
@@ -56,9 +68,11 @@ func (m *measurement) dial(connections int) (*Client, error) {
 	if target.Raw && m.c.Kind == CompareHandshake {
 		return nil, errNotForThis
 	}
+	push := m.c.Kind == ComparePush
 	return New(Config{
 		Targets: []Target{target}, Connections: connections,
 		SizeMin: m.c.Size, SizeMax: m.c.Size, Depth: m.c.Depth,
+		Subscribe: push, Publish: push,
 	})
 }
 
@@ -103,6 +117,28 @@ func (m *measurement) echo() (ComparedFigures, error) {
 	return m.work(cl, func() uint64 { return cl.Counts().Messages })
 }
 
+// push is the cost of a message to one of many. One broadcast is under way at
+// a time, so that a client which is slower than the server does not make it
+// keep what its sockets cannot take.
+func (m *measurement) push() (ComparedFigures, error) {
+	cl, err := m.opened(m.c.Connections)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Stop()
+	cl.Publish()
+	// The first may have been sent before a bare server knew everybody.
+	for begin := time.Now(); cl.Counts().Messages < 2*uint64(m.c.Connections); {
+		if err := m.sleep(10 * time.Millisecond); err != nil {
+			return nil, err
+		}
+		if time.Since(begin) > startLimit {
+			return nil, fmt.Errorf("what one connection sends does not reach the others within %s", startLimit)
+		}
+	}
+	return m.work(cl, func() uint64 { return cl.Counts().Messages })
+}
+
 // handshakes is the cost of connections that are opened, upgraded and closed.
 func (m *measurement) handshakes() (ComparedFigures, error) {
 	cl, err := m.dial(m.c.Connections)
@@ -137,7 +173,7 @@ func (m *measurement) work(cl *Client, count func() uint64) (ComparedFigures, er
 	if err := m.sleep(max(200*time.Millisecond, min(m.o.Interval/5, time.Second))); err != nil { // to warm up
 		return nil, err
 	}
-	latencies := m.o.Latency != nil && m.c.Kind == CompareEcho
+	latencies := m.o.Latency != nil && (m.c.Kind == CompareEcho || m.c.Kind == ComparePush)
 	if latencies {
 		m.o.Latency(cl)
 	}

@@ -25,6 +25,12 @@ type Contestant struct {
 	About string   `json:"about"`
 	Args  []string `json:"command"` // the program and its arguments; {port} stands for a free port
 
+	// Push is the command of the same server, or of one like it, that sends
+	// what one connection sends to all others; nil if there is none. PushPath
+	// takes the place of the path /wshandler in its URL.
+	Push     []string `json:"push_command,omitempty"`
+	PushPath string   `json:"-"`
+
 	// TCP: with {port}, that it echoes bare TCP. A server without {port}
 	// prints its URL, ws:// or tcp://, at the beginning of its first line.
 	TCP bool `json:"tcp,omitempty"`

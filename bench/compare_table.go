@@ -58,6 +58,12 @@ var columns = map[CompareKind][]column{
 		{figureP999, "p99.9 ms", 1},
 		{figureCPU, "CPU us/message", 1},
 	},
+	ComparePush: {
+		{figureRate, "deliveries/s", 1},
+		{figureP50, "p50 ms", 1},
+		{figureP99, "p99 ms", 1},
+		{figureCPU, "CPU us/delivery", 1},
+	},
 	CompareHandshake: {{figureRate, "handshakes/s", 1}, {figureCPU, "CPU us/handshake", 1}},
 	CompareIdle: {
 		{figureEach, "bytes/connection", 1},
@@ -123,6 +129,8 @@ func (c *ComparedCase) title() string {
 			depth = fmt.Sprintf("%d messages", c.Depth)
 		}
 		return fmt.Sprintf("echo of %s, %s connections, %s in flight on each", sizeWords(c.Size), n, depth)
+	case ComparePush:
+		return fmt.Sprintf("push of %s from one connection to %s others, the next when all have the last", sizeWords(c.Size), n)
 	case CompareHandshake:
 		return fmt.Sprintf("connect, upgrade and close, %s at once", n)
 	case CompareIdle:

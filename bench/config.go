@@ -102,7 +102,9 @@ type Config struct {
 	Rate             float64 // messages per second over all connections, on schedule (open loop); 0: closed loop
 
 	Subscribe bool // connections only listen for what the server pushes
-	Publish   bool // one more connection, to the last target, publishes Rate messages per second
+	Publish   bool // one more connection, to the last target, publishes Rate messages per second; with a Rate of 0, the next when all have the last
+
+	Stalled int // so many of the connections, the first, read nothing once they are open
 
 	Compress bool // offer permessage-deflate, and compress what is sent; a server that does not agree is a failure
 

@@ -40,6 +40,11 @@ func (s *Server) Endpoints() iter.Seq2[string, string] {
 	}
 }
 
+// Trouble gives /healthz something to ask: what f returns, if anything, is said
+// there, as "degraded: ...", with 200 still, since clients are served. To be
+// called before Start.
+func (s *Server) Trouble(f func() string) { s.trouble = f }
+
 // MountPages puts the server's own pages on its Mux: / names the endpoints and
 // lets a browser try the first one, /healthz is for monitors. To be called
 // after the last Handle.
@@ -65,6 +70,12 @@ func (s *Server) MountPages() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			io.WriteString(w, "draining\n")
 			return
+		}
+		if s.trouble != nil {
+			if text := s.trouble(); text != "" {
+				io.WriteString(w, "degraded: "+text+"\n")
+				return
+			}
 		}
 		io.WriteString(w, "ok\n")
 	})

@@ -2,6 +2,9 @@ package peers
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,4 +54,22 @@ func TestChromiumOpensThePage(t *testing.T) {
 	if !strings.HasPrefix(s.page(), "http://localhost:") {
 		t.Errorf("the page is at %s", s.page())
 	}
+}
+
+func TestChromiumListensAndPublishes(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		missing(t, "chromium is missing (on Debian: apt-get install chromium)")
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(clusterToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, "--push-message", "tick", "--push-every", "200ms", "--publish-token-file", file)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<!doctype html><title>elsewhere</title>")
+	}))
+	defer elsewhere.Close()
+	node(t, "playwright-core", "push.mjs", s.page(), elsewhere.URL, chromium, clusterToken)
 }
