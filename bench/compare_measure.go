@@ -3,18 +3,39 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"time"
 )
 
 // measureOnce starts a server, measures one case, and ends it.
 func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *CompareCase) (ComparedFigures, error) {
-	p, err := launch(ctx, who, o.Pinning)
+	m := &measurement{ctx: ctx, o: o, c: c, client: Process(os.Getpid())}
+	pin, proxied := o.Pinning, *who
+	if o.Backend != nil {
+		b, err := launch(ctx, o.Backend, pin.besideClient())
+		if err != nil {
+			return nil, fmt.Errorf("the backend: %w", err)
+		}
+		defer b.end()
+		u, err := url.Parse(b.url)
+		if err != nil {
+			return nil, err
+		}
+		m.backend, m.backendURL = Process(b.cmd.Process.Pid), b.url
+		proxied = who.before(u.Host)
+	}
+	p, err := launch(ctx, &proxied, pin)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end()
-	m := &measurement{ctx: ctx, o: o, c: c, p: p, server: Process(p.cmd.Process.Pid), client: Process(os.Getpid())}
+	m.p, m.server = p, Process(p.cmd.Process.Pid)
+	if m.backendURL != "" {
+		if p.url, err = throughProxy(p.url, m.backendURL); err != nil {
+			return nil, err
+		}
+	}
 	var figures ComparedFigures
 	switch c.Kind {
 	case CompareEcho:
@@ -23,6 +44,8 @@ func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *Com
 		figures, err = m.handshakes()
 	case CompareIdle:
 		figures, err = m.idle()
+	case CompareGenerations:
+		figures, err = m.generations()
 	case CompareGC:
 		figures, err = m.collections()
 	default:
@@ -45,6 +68,9 @@ type measurement struct {
 	p      *contestProcess
 	server Process
 	client Process
+
+	backend    Process // of proxies; 0 without one
+	backendURL string
 }
 
 // dial makes the client of the case.
@@ -118,7 +144,7 @@ func (m *measurement) handshakes() (ComparedFigures, error) {
 type instant struct {
 	at             time.Time
 	count          uint64
-	server, client time.Duration // processor time
+	server, client time.Duration // processor time; the backend of proxies is with the client
 }
 
 func (m *measurement) read(count func() uint64) (now instant, err error) {
@@ -127,6 +153,13 @@ func (m *measurement) read(count func() uint64) (now instant, err error) {
 	}
 	if now.client, err = m.client.CPU(); err != nil {
 		return now, err
+	}
+	if m.backend != 0 { // it works for the client, on the same processor
+		behind, err := m.backend.CPU()
+		if err != nil {
+			return now, err
+		}
+		now.client += behind
 	}
 	now.count, now.at = count(), time.Now()
 	return now, nil
