@@ -206,10 +206,30 @@ func (m *measurement) work(cl *Client, count func() uint64) (ComparedFigures, er
 	return f, nil
 }
 
+// settled is the private memory of the server when it has nothing to do any
+// more: it may still be starting, or clearing up.
+func (m *measurement) settled() (int64, error) {
+	last, err := m.server.CPU()
+	for range 20 {
+		if err != nil {
+			return 0, err
+		}
+		if err := m.sleep(100 * time.Millisecond); err != nil {
+			return 0, err
+		}
+		var now time.Duration
+		if now, err = m.server.CPU(); err == nil && now-last < 500*time.Microsecond {
+			break
+		}
+		last = now
+	}
+	return m.server.Private()
+}
+
 // idle is the private memory and the CPU that connections cost which do
 // nothing after one echo each. No garbage collection is forced.
 func (m *measurement) idle() (ComparedFigures, error) {
-	before, err := m.server.Private()
+	before, err := m.settled()
 	if err != nil {
 		return nil, err
 	}

@@ -170,7 +170,7 @@ func ServeReverseProxy(ctx context.Context, backend string, out io.Writer) error
 
 // generations is idle after others have come, sent messages, and gone.
 func (m *measurement) generations() (ComparedFigures, error) {
-	before, err := m.server.Private()
+	before, err := m.settled()
 	if err != nil {
 		return nil, err
 	}

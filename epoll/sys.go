@@ -1,6 +1,8 @@
 package epoll
 
 import (
+	"encoding/binary"
+	"net"
 	"os"
 	"time"
 	"unsafe"
@@ -59,6 +61,21 @@ func setIovec(v *unix.Iovec, b []byte) {
 func sysAccept(fd int32) (int32, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int32(n), e
+}
+
+// sysConnect begins to connect a socket; for IPv4 without garbage, which a
+// proxy would make with every client.
+func sysConnect(fd int, to *net.TCPAddr) unix.Errno {
+	ip := to.IP.To4()
+	if ip == nil {
+		_, sa := sockaddr(to)
+		e, _ := unix.Connect(fd, sa).(unix.Errno)
+		return e
+	}
+	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte(ip)}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], uint16(to.Port))
+	_, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet4)
+	return e
 }
 
 // sysOpen makes what a loop waits on and what wakes it.

@@ -44,6 +44,7 @@ func (sh *shard) newAttempt(id pairID, r *route, from origin, size int) {
 	if n := len(sh.spareHeads); n > 0 {
 		buf = sh.spareHeads[n-1]
 		sh.spareHeads = sh.spareHeads[:n-1]
+		sh.spareBytes -= cap(buf)
 	}
 	// What we write instead of what was there is longer by the forwarding fields.
 	buf = slices.Grow(buf, size+2*len(sh.head.Host)+256)
@@ -51,13 +52,17 @@ func (sh *shard) newAttempt(id pairID, r *route, from origin, size int) {
 	sh.attempts[id] = a
 }
 
-// spareMost is how many attempts, and heads, are kept for the next.
-const spareMost = 64
+// How many attempts are kept for the next, and bytes of their heads.
+const (
+	spareMost      = 256
+	spareHeadBytes = 128 << 10
+)
 
 // dropHead: the backend has the request.
 func (sh *shard) dropHead(a *attempt) {
-	if a.head != nil && len(sh.spareHeads) < spareMost && cap(a.head) <= 2<<10 {
+	if n := cap(a.head); n > 0 && sh.spareBytes+n <= spareHeadBytes {
 		sh.spareHeads = append(sh.spareHeads, a.head[:0])
+		sh.spareBytes += n
 	}
 	a.head = nil
 }
