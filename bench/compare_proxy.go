@@ -34,7 +34,7 @@ func ProxyCases(idle int, quick bool) []CompareCase {
 		{Name: "echo-1k", Kind: CompareEcho, Connections: many, Size: 1 << 10, Depth: 1},
 		{Name: "echo-64k", Kind: CompareEcho, Connections: some, Size: 64 << 10, Depth: 1},
 		{Name: "handshake", Kind: CompareHandshake, Connections: 64},
-		{Name: "idle", Kind: CompareIdle, Connections: most, Size: 32},
+		{Name: "idle", Kind: CompareIdle, Connections: most, Size: 32, MostRounds: 1},
 		{Name: "generations", Kind: CompareGenerations, Connections: most, Size: 4 << 10, Generations: generations, MostRounds: 1},
 	}
 }

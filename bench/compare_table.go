@@ -257,7 +257,7 @@ func (all *Comparison) WriteNote(w io.Writer) error {
 }
 
 func (all *Comparison) writeProxyNote(w io.Writer, what string) error {
-	note := fmt.Sprintf("\n%[1]s of %[2]g s; generations once. CPU is the proxy's own, for a message there and back. it / %[3]s: how\nmany times as much it costs as %[3]s; %[4]s / it: how many times less; of CPU or memory, round by round.\n",
+	note := fmt.Sprintf("\n%[1]s of %[2]g s; memory once. CPU is the proxy's own, for a message there and back. it / %[3]s: how\nmany times as much it costs as %[3]s; %[4]s / it: how many times less; of CPU or memory, round by round.\n",
 		what, all.Seconds, orWords(all.Floor, "the bare relay"), orWords(all.Baseline, "the baseline"))
 	if all.Interrupted {
 		note += interruptedNote
