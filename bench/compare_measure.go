@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -18,12 +19,32 @@ func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *Com
 		pushing.Args = who.Push
 		who = &pushing
 	}
-	p, err := launch(ctx, who, o.Pinning)
+	m := &measurement{ctx: ctx, o: o, c: c, client: Process(os.Getpid())}
+	pin, proxied := o.Pinning, *who
+	if o.Backend != nil {
+		b, err := launch(ctx, o.Backend, pin.besideClient())
+		if err != nil {
+			return nil, fmt.Errorf("the backend: %w", err)
+		}
+		defer b.end()
+		u, err := url.Parse(b.url)
+		if err != nil {
+			return nil, err
+		}
+		m.backend, m.backendURL = Process(b.cmd.Process.Pid), b.url
+		proxied = who.before(u.Host)
+	}
+	p, err := launch(ctx, &proxied, pin)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end()
-	m := &measurement{ctx: ctx, o: o, c: c, p: p, server: Process(p.cmd.Process.Pid), client: Process(os.Getpid())}
+	m.p, m.server = p, Process(p.cmd.Process.Pid)
+	if m.backendURL != "" {
+		if p.url, err = throughProxy(p.url, m.backendURL); err != nil {
+			return nil, err
+		}
+	}
 	var figures ComparedFigures
 	switch c.Kind {
 	case CompareEcho:
@@ -35,6 +56,8 @@ func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *Com
 		figures, err = m.handshakes()
 	case CompareIdle:
 		figures, err = m.idle()
+	case CompareGenerations:
+		figures, err = m.generations()
 	case CompareGC:
 		figures, err = m.collections()
 	default:
@@ -57,6 +80,9 @@ type measurement struct {
 	p      *contestProcess
 	server Process
 	client Process
+
+	backend    Process // of proxies; 0 without one
+	backendURL string
 }
 
 // dial makes the client of the case.
@@ -154,7 +180,7 @@ func (m *measurement) handshakes() (ComparedFigures, error) {
 type instant struct {
 	at             time.Time
 	count          uint64
-	server, client time.Duration // processor time
+	server, client time.Duration // processor time; the backend of proxies is with the client
 }
 
 func (m *measurement) read(count func() uint64) (now instant, err error) {
@@ -163,6 +189,13 @@ func (m *measurement) read(count func() uint64) (now instant, err error) {
 	}
 	if now.client, err = m.client.CPU(); err != nil {
 		return now, err
+	}
+	if m.backend != 0 { // it works for the client, on the same processor
+		behind, err := m.backend.CPU()
+		if err != nil {
+			return now, err
+		}
+		now.client += behind
 	}
 	now.count, now.at = count(), time.Now()
 	return now, nil
@@ -209,10 +242,30 @@ func (m *measurement) work(cl *Client, count func() uint64) (ComparedFigures, er
 	return f, nil
 }
 
+// settled is the private memory of the server when it has nothing to do any
+// more: it may still be starting, or clearing up.
+func (m *measurement) settled() (int64, error) {
+	last, err := m.server.CPU()
+	for range 20 {
+		if err != nil {
+			return 0, err
+		}
+		if err := m.sleep(100 * time.Millisecond); err != nil {
+			return 0, err
+		}
+		var now time.Duration
+		if now, err = m.server.CPU(); err == nil && now-last < 500*time.Microsecond {
+			break
+		}
+		last = now
+	}
+	return m.server.Private()
+}
+
 // idle is the private memory and the CPU that connections cost which do
 // nothing after one echo each. No garbage collection is forced.
 func (m *measurement) idle() (ComparedFigures, error) {
-	before, err := m.server.Private()
+	before, err := m.settled()
 	if err != nil {
 		return nil, err
 	}

@@ -39,17 +39,24 @@ func TestNpmWsClient(t *testing.T) {
 	node(t, "ws", "echo.mjs", s.url)
 }
 
-func TestChromiumOpensThePage(t *testing.T) {
+// chromiumUses opens the page of wspoll at a URL in Chromium and uses it as a
+// person would.
+func chromiumUses(t *testing.T, page string) {
+	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		missing(t, "chromium is missing (on Debian: apt-get install chromium)")
 	}
-	s := start(t)
 	shots, err := filepath.Abs(t.ArtifactDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	node(t, "playwright-core", "page.mjs", s.page(), chromium, shots)
+	node(t, "playwright-core", "page.mjs", page, chromium, shots)
+}
+
+func TestChromiumOpensThePage(t *testing.T) {
+	s := start(t)
+	chromiumUses(t, s.page())
 	s.logged(`reason="peer closed"`, "code=3001")
 	if !strings.HasPrefix(s.page(), "http://localhost:") {
 		t.Errorf("the page is at %s", s.page())
