@@ -47,6 +47,7 @@ type Loop struct {
 	iov   [2]unix.Iovec
 	bufs  bufs
 	duct  duct
+	taps  map[Slot]Tap // of those with flagTapped
 
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
@@ -330,6 +331,9 @@ func (l *Loop) readable(c Slot, s *slot) {
 		k = copy(l.in, l.bufs.bytes(s.carry))
 	}
 	n, e := l.read(s.fd, l.in[k:k+l.cfg.ReadBuffer])
+	if s.is(flagTapped) && n > 0 {
+		l.taps[c].Bytes(false, l.in[k:k+n])
+	}
 	switch {
 	case e == unix.EAGAIN:
 	case e != none:

@@ -103,6 +103,9 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 		} else {
 			n, e = l.writev(s.fd, a, b)
 		}
+		if s.is(flagTapped) {
+			l.wrote(c, a, b, n)
+		}
 		if e == none && n == len(a)+len(b) {
 			return
 		}
@@ -146,6 +149,9 @@ func (l *Loop) progress(c Slot, s *slot) {
 func (l *Loop) sendPending(c Slot, s *slot) {
 	b := l.bufs.bytes(s.pend)
 	n, e := l.write(s.fd, b)
+	if s.is(flagTapped) {
+		l.wrote(c, b, nil, n)
+	}
 	if e == unix.EAGAIN {
 		return
 	}
