@@ -171,7 +171,7 @@ func (l *Loop) release(c Slot, s *slot) {
 		l.out, l.outOf = l.out[:0], 0
 	}
 	l.unlink(s)
-	l.endTap(c, s)
+	l.dropTaps(c, s)
 	l.bufs.discard(&s.carry)
 	l.bufs.discard(&s.pend)
 	if s.gen++; s.gen == listenerGen {

@@ -8,48 +8,53 @@ package epoll
 type Tap interface {
 	// Bytes: one read (out is false) or one write took b.
 	Bytes(out bool, b []byte)
-	// End: the connection has ended, or left the loop, or the tap was taken
+	// End: the connection has ended, or left the loop, or its taps were taken
 	// off. Nothing follows.
 	End()
 }
 
-// SetTap lets t see the bytes of c from now on, in place of another Tap, which
-// gets its End; nil takes that off. A connection without one pays a test of a
-// bit for each read and write.
-func (l *Loop) SetTap(c Slot, t Tap) {
+// AddTap lets t see the bytes of c from now on. A connection without a Tap pays
+// a test of a bit for each read and write.
+func (l *Loop) AddTap(c Slot, t Tap) {
 	s := l.slots.At(c)
-	l.endTap(c, s)
-	switch {
-	case t == nil:
-	case s.fd < 0:
+	if s.fd < 0 {
 		t.End()
-	default:
-		if l.taps == nil {
-			l.taps = map[Slot]Tap{}
-		}
-		l.taps[c] = t
-		s.flags |= flagTapped
-	}
-}
-
-// endTap takes off the tap of c, if it has one.
-func (l *Loop) endTap(c Slot, s *slot) {
-	if s.is(flagTapped) {
-		s.flags &^= flagTapped
-		t := l.taps[c]
-		delete(l.taps, c)
-		t.End()
-	}
-}
-
-// wrote shows the tap of c the first n bytes of a and b, which a write has taken.
-func (l *Loop) wrote(c Slot, a, b []byte, n int) {
-	if n <= 0 {
 		return
 	}
-	t := l.taps[c]
-	t.Bytes(true, a[:min(n, len(a))])
-	if n > len(a) {
-		t.Bytes(true, b[:n-len(a)])
+	if l.taps == nil {
+		l.taps = map[Slot][]Tap{}
 	}
+	l.taps[c] = append(l.taps[c], t)
+	s.flags |= flagTapped
+}
+
+// DropTaps takes off all taps of c.
+func (l *Loop) DropTaps(c Slot) { l.dropTaps(c, l.slots.At(c)) }
+
+func (l *Loop) dropTaps(c Slot, s *slot) {
+	if s.is(flagTapped) {
+		s.flags &^= flagTapped
+		all := l.taps[c]
+		delete(l.taps, c)
+		for _, t := range all {
+			t.End()
+		}
+	}
+}
+
+// tapped shows b to the taps of c.
+func (l *Loop) tapped(c Slot, out bool, b []byte) {
+	if len(b) > 0 {
+		for _, t := range l.taps[c] {
+			t.Bytes(out, b)
+		}
+	}
+}
+
+// wrote shows the taps of c the first n bytes of a and b, which a write has taken.
+func (l *Loop) wrote(c Slot, a, b []byte, n int) {
+	n = max(n, 0)
+	k := min(n, len(a))
+	l.tapped(c, true, a[:k])
+	l.tapped(c, true, b[:n-k])
 }

@@ -42,7 +42,7 @@ func TestTapSeesEachByteOfTheWireOnce(t *testing.T) {
 		tap := &tapped{done: make(chan struct{})}
 		waited := false
 		_, addr := serve(t, Config{MaxPending: 64 << 20}, script{
-			opened: func(l *Loop, c Slot, _ uint32) { l.SetTap(c, tap) },
+			opened: func(l *Loop, c Slot, _ uint32) { l.AddTap(c, tap) },
 			data: func(l *Loop, c Slot, in []byte) int {
 				l.SetOut(append(l.Out(c), in[:len(in)/3]...))
 				l.Write(c, in[len(in)/3:])
@@ -94,7 +94,7 @@ func TestTapSeesWhatComesTooLateForTheHandler(t *testing.T) {
 	l := stillLoop(t, Config{}, script{})
 	c, conn := tcpCouple(t, l)
 	tap := &tapped{}
-	l.SetTap(c, tap)
+	l.AddTap(c, tap)
 	l.Write(c, []byte("bye"))
 	l.Finish(c, true)
 	send(t, conn, "too late")
@@ -109,22 +109,20 @@ func TestTapEndsOnceHoweverItEnds(t *testing.T) {
 		"Close":      (*Loop).Close,
 		"Finish":     func(l *Loop, c Slot) { l.Finish(c, false) },
 		"Detach":     func(l *Loop, c Slot) { sysClose(int32(l.Detach(c))) },
-		"taken off":  func(l *Loop, c Slot) { l.SetTap(c, nil) },
-		"replaced":   func(l *Loop, c Slot) { l.SetTap(c, &tapped{}) },
-		"twice":      func(l *Loop, c Slot) { l.SetTap(c, nil); l.SetTap(c, nil) },
-		"off, ended": func(l *Loop, c Slot) { l.SetTap(c, nil); l.Close(c) },
+		"taken off":  (*Loop).DropTaps,
+		"twice":      func(l *Loop, c Slot) { l.DropTaps(c); l.DropTaps(c) },
+		"off, ended": func(l *Loop, c Slot) { l.DropTaps(c); l.Close(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := stillLoop(t, Config{}, script{})
 			c, _ := couple(t, l)
-			tap := &tapped{}
-			l.SetTap(c, tap)
+			tap, second := &tapped{}, &tapped{}
+			l.AddTap(c, tap)
+			l.AddTap(c, second)
+			l.Direct(c, []byte("x"))
 			end(l, c)
-			if tap.ends != 1 {
-				t.Errorf("%d ends", tap.ends)
-			}
-			if l.slots.At(c).fd >= 0 {
-				l.SetTap(c, nil)
+			if tap.ends != 1 || second.ends != 1 || string(tap.out) != "x" || string(second.out) != "x" {
+				t.Errorf("%+v and %+v", tap, second)
 			}
 			if len(l.taps) != 0 {
 				t.Errorf("%d taps are left", len(l.taps))
@@ -135,7 +133,7 @@ func TestTapEndsOnceHoweverItEnds(t *testing.T) {
 	c, _ := couple(t, l)
 	l.Close(c)
 	tap := &tapped{}
-	if l.SetTap(c, tap); tap.ends != 1 {
+	if l.AddTap(c, tap); tap.ends != 1 {
 		t.Errorf("on a connection that has ended: %d ends", tap.ends)
 	}
 }
@@ -145,7 +143,7 @@ func TestTapDoesNotOutliveItsConnection(t *testing.T) {
 	l := stillLoop(t, Config{}, script{})
 	c, _ := couple(t, l)
 	tap := &tapped{}
-	l.SetTap(c, tap)
+	l.AddTap(c, tap)
 	l.Close(c)
 	again, fd := couple(t, l)
 	if again != c {
@@ -163,7 +161,7 @@ func TestSpliceLeavesTappedConnectionsAlone(t *testing.T) {
 		l := stillLoop(t, Config{}, script{})
 		from, sender := tcpCouple(t, l)
 		to, _ := tcpCouple(t, l)
-		l.SetTap([]Slot{from, to}[i], &tapped{})
+		l.AddTap([]Slot{from, to}[i], &tapped{})
 		io.WriteString(sender, "bytes")
 		poll(l) // they are there now, and the handler has echoed them
 		io.WriteString(sender, "more")
@@ -175,10 +173,12 @@ func TestSpliceLeavesTappedConnectionsAlone(t *testing.T) {
 
 // Off, a tap costs a test of a bit; on, nothing but what the Tap itself does.
 func TestTapsAllocateNothing(t *testing.T) {
-	for name, tap := range map[string]Tap{"off": nil, "on": blind{}} {
+	for name, taps := range map[string][]Tap{"off": nil, "on": {blind{}}, "twice": {blind{}, blind{}}} {
 		l := stillLoop(t, Config{}, script{})
 		c, fd := couple(t, l)
-		l.SetTap(c, tap)
+		for _, tap := range taps {
+			l.AddTap(c, tap)
+		}
 		b := make([]byte, 64)
 		evs := make([]unix.EpollEvent, 4)
 		if n := testing.AllocsPerRun(1000, func() {
@@ -203,11 +203,13 @@ func (blind) Bytes(bool, []byte) {}
 func (blind) End()               {}
 
 func BenchmarkTap(b *testing.B) {
-	for name, tap := range map[string]Tap{"off": nil, "on": blind{}} {
+	for name, taps := range map[string][]Tap{"off": nil, "on": {blind{}}, "twice": {blind{}, blind{}}} {
 		b.Run(name, func(b *testing.B) {
 			l := stillLoop(b, Config{}, script{})
 			c, fd := couple(b, l)
-			l.SetTap(c, tap)
+			for _, tap := range taps {
+				l.AddTap(c, tap)
+			}
 			buf := make([]byte, 64)
 			evs := make([]unix.EpollEvent, 4)
 			for b.Loop() {

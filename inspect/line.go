@@ -11,9 +11,11 @@ import (
 
 // String is a record in one line: when, who (client ->, server <-), what, and the first violation. It has no line end, and
 // nothing in it steers a terminal.
-func (r *Record) String() string {
+func (r *Record) String() string { return at(r) + r.brief() }
+
+// brief is String without the time.
+func (r *Record) brief() string {
 	var b strings.Builder
-	b.WriteString(at(r))
 	arrow := "-> "
 	if r.Dir == Server {
 		arrow = "<- "

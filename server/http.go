@@ -135,7 +135,9 @@ func (c *handed) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall
 // adoption is a connection on its way from net/http to a loop.
 type adoption struct {
 	endpoint uint16
-	head     []byte // the request, as on the wire
+	path     string
+	head     []byte // the request, as net/http gives it
+	read     []byte // and the bytes behind it
 }
 
 // Upgrade takes the connection of a WebSocket handshake out of a net/http
@@ -174,7 +176,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 	conn.Close() // fd keeps the connection; from here on the loop counts it
 	sh := s.shards[int(s.next.Add(1))%len(s.shards)]
 	if !sh.loop.Post(func() {
-		sh.adopted = &adoption{endpoint: ep, head: head}
+		sh.adopted = &adoption{endpoint: ep, path: r.URL.Path, head: head, read: append(head[:len(head):len(head)], first...)}
 		if err := sh.loop.Add(fd, 0, first); err != nil {
 			s.cfg.Log.Warn("a connection could not be taken over from net/http", "error", err)
 		}
@@ -234,7 +236,9 @@ func (sh *shard) adopt(c epoll.Slot, st *state, a *adoption) {
 		sh.refuse(c, st, handshake.RefuseDraining, ReasonRefused)
 		return
 	}
+	sh.read = a.read
 	sh.open(c, st, a.endpoint, &sh.head, &ans)
+	sh.read = nil
 }
 
 // refuseHTTP writes a refusal as the answer of a net/http handler.
