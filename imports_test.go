@@ -58,6 +58,8 @@ var allowed = map[string][]string{
 	"bench":     {"frame", "handshake", "epoll", "server"},
 	"inspect":   {"frame", "handshake", "server"},
 	"conform":   {"frame", "handshake", "inspect"},
+
+	"inspect/web": {"frame", "handshake", "inspect", "server"},
 }
 
 // codecImports are the imports from outside of the two packages that have no

@@ -41,6 +41,7 @@ type proxyOptions struct {
 	healthPath    string
 	access        bool
 	bareRelay     bool
+	trace         traceOptions
 }
 
 // defaultBackend is where plain wspoll serves.
@@ -93,6 +94,7 @@ SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	o.trace.flags(f)
 	f.BoolVar(&o.bareRelay, "bare-relay", false, "relay plain TCP bytes to the first backend, nothing else: the floor to measure against")
 	f.Lookup("bare-relay").Hidden = true
 	return cmd
@@ -103,7 +105,7 @@ func (o *proxyOptions) config(log *slog.Logger) (cfg proxy.Config, err error) {
 	bad := func(flag string, value any, want string) (proxy.Config, error) {
 		return proxy.Config{}, &badValue{flag: flag, value: fmt.Sprint(value), want: want}
 	}
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.check(), o.trace.check()); err != nil {
 		return cfg, err
 	}
 	cfg = proxy.Config{
@@ -256,6 +258,11 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		cfg.MaxConnections = room
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", o.maxConnections, "possible", room)
+	}
+	trace := o.trace.start(stdout)
+	defer trace.close()
+	if trace != nil {
+		cfg.Trace, cfg.TracePath = trace.watchSide, o.trace.wants
 	}
 	px, err := proxy.New(cfg)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"wspoll/epoll"
 	"wspoll/handshake"
+	"wspoll/inspect/web"
 	"wspoll/server"
 
 	"github.com/spf13/cobra"
@@ -43,6 +44,8 @@ type serveOptions struct {
 	pidfile        string
 	proxyListen    string
 	push           pushOptions
+	trace          traceOptions
+	noPage         bool
 	bareEcho       bool
 }
 
@@ -81,6 +84,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
+	o.trace.flags(f)
+	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
 	return cmd
 }
@@ -183,6 +188,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	if err := o.trace.check(); err != nil {
+		return err
+	}
 	topics, err := o.push.topics()
 	if err != nil {
 		return err
@@ -209,7 +217,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", maxConnections, "possible", room)
 	}
-	srv, err := server.New(server.Config{
+	trace := o.trace.start(stdout)
+	defer trace.close()
+	cfg := server.Config{
 		Loops:            o.loops,
 		MaxHead:          int(o.maxHead),
 		MaxMessage:       orUnlimited(int64(o.maxMessage)),
@@ -223,7 +233,11 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		Handshake:        *o.options(),
 		Topics:           topics,
 		Log:              log,
-	})
+	}
+	if trace != nil {
+		cfg.Trace, cfg.TracePath = trace.watch, o.trace.wants
+	}
+	srv, err := server.New(cfg)
 	if err != nil {
 		return failed(err)
 	}
@@ -233,7 +247,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.push.mount(srv); err != nil {
 		return failed(err)
 	}
-	srv.MountPages()
+	page, err := o.page(srv, log)
+	if err != nil {
+		return failed(err)
+	}
 	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := srv.Listen(a)
@@ -246,6 +263,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	defer o.removePidfile()
+	if page != nil {
+		page.Listening(addrs[0])
+		defer page.Close()
+	}
 	srv.Start()
 	announce(stdout, srv, addrs)
 	px, err := o.startProxy(stdout, log, addrs[0], room)
@@ -273,6 +294,16 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("ended before every connection was closed", "error", err)
 	}
 	return nil
+}
+
+// page gives srv its plain HTTP side: the page with its lab, unless that is not wanted.
+func (o *serveOptions) page(srv *server.Server, log *slog.Logger) (*web.Page, error) {
+	srv.MountHealth()
+	if o.noPage {
+		srv.MountList()
+		return nil, nil
+	}
+	return web.New(srv, web.Config{MaxMessage: uint64(o.maxMessage), Log: log})
 }
 
 func (o *serveOptions) writePidfile() error {
@@ -306,7 +337,7 @@ func announce(w io.Writer, srv *server.Server, addrs []net.Addr) {
 		for path, about := range srv.Endpoints() {
 			fmt.Fprintf(w, "ws://%s%-13s %s\n", host, path, about)
 		}
-		fmt.Fprintf(w, "http://%s/%-10s this list, with a box to try the echo; /healthz for monitors\n", host, "")
+		fmt.Fprintf(w, "http://%s/%-10s the WebSocket connection, byte by byte; /healthz for monitors\n", host, "")
 	}
 }
 

@@ -116,6 +116,13 @@ func Explain(w io.Writer, o Options, t Text, client, server []byte) error {
 	return t.Err()
 }
 
+// RequestPath is the path in a request line; false if it is none.
+func RequestPath(line string) (string, bool) {
+	var r handshake.Request
+	n, _ := handshake.ParseRequest([]byte(line+"\r\nHost: h\r\n\r\n"), &limits, &r)
+	return string(r.Path), n > 0
+}
+
 // RequestSize is the size of the request at the front of b; 0 if there is none that is whole and well-formed.
 func RequestSize(b []byte) int {
 	var r handshake.Request

@@ -97,6 +97,9 @@ func (l *Live) Watch(local Dir, o Options, value any) *LiveConn {
 	return &LiveConn{Value: value, live: l, local: local, e: New(o)}
 }
 
+// WebSocket is that of the connection's Explainer. For the functions of LiveOptions only.
+func (c *LiveConn) WebSocket() bool { return c.e.WebSocket() }
+
 // Bytes: one read, or one write, took b. It copies b and does not wait for anything but other copies.
 func (c *LiveConn) Bytes(out bool, b []byte) {
 	d, now, l := c.local, time.Now(), c.live

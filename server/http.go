@@ -27,6 +27,7 @@ type httpSide struct {
 	std   *http.Server
 	conns chan net.Conn
 	open  atomic.Int64
+	taken atomic.Uint64
 	done  chan struct{}
 	once  sync.Once
 }
@@ -40,6 +41,7 @@ func newHTTPSide(s *Server) *httpSide {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       max(0, s.cfg.IdleTimeout),
 		MaxHeaderBytes:    s.cfg.MaxHead,
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	return h
@@ -69,7 +71,7 @@ func (h *httpSide) hand(fd int, first []byte) {
 			h.srv.cfg.Log.Error("a plain HTTP connection could not be handed to net/http", "error", err)
 			return
 		}
-		c := &handed{Conn: conn, first: first, side: h}
+		c := &handed{Conn: conn, first: first, side: h, number: h.taken.Add(1)}
 		select {
 		case h.conns <- c:
 		case <-h.done:
@@ -113,15 +115,26 @@ type handed struct {
 	first []byte
 	side  *httpSide
 	once  sync.Once
+
+	number  uint64
+	in, out atomic.Int64 // bytes; see WireBytes
 }
 
-func (c *handed) Read(p []byte) (int, error) {
+func (c *handed) Read(p []byte) (n int, err error) {
 	if len(c.first) > 0 {
-		n := copy(p, c.first)
+		n = copy(p, c.first)
 		c.first = c.first[n:]
-		return n, nil
+	} else {
+		n, err = c.Conn.Read(p)
 	}
-	return c.Conn.Read(p)
+	c.in.Add(int64(n))
+	return n, err
+}
+
+func (c *handed) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.out.Add(int64(n))
+	return n, err
 }
 
 func (c *handed) Close() error {
