@@ -24,16 +24,23 @@ type live struct {
 	addr string
 }
 
+// most is the limit for a message of these servers.
+const most = 1 << 20
+
 func start(t *testing.T) *live {
 	t.Helper()
-	const most = 1 << 20
-	s, err := server.New(server.Config{MaxMessage: most, CloseTimeout: time.Second})
+	s, err := server.New(server.Config{Loops: 2, MaxMessage: most, CloseTimeout: time.Second})
 	if err == nil {
 		err = s.Handle("/echo", server.Echo())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startServer(t, s)
+}
+
+func startServer(t *testing.T, s *server.Server) *live {
+	t.Helper()
 	s.MountHealth()
 	p, err := New(s, Config{MaxMessage: most})
 	if err != nil {

@@ -106,9 +106,23 @@ function bitGrid(record) {
     button.focus();
   });
   const opening = record.fields.find((f) => f.name === "opcode") ?? record.fields[0];
-  choose(opening);
+  choose(blamed(record) ?? opening);
   return [grid, why];
 }
+
+// blamed is the field that shows the first violation.
+function blamed(record) {
+  const kind = record.violations?.[0]?.kind ?? "";
+  const rules = [[/^rsv(\d)/, (m) => "RSV" + m[1]], [/mask/, "MASK"], [/fragmented/, "FIN"], [/length|long|large/, "payload length"],
+    [/opcode|continuation-without|inside/, "opcode"], [/code/, "code"], [/reason/, "reason"], [/utf8|deflate|one-byte/, "payload"]];
+  for (const [pattern, name] of rules) {
+    const m = pattern.exec(kind);
+    if (m) return record.fields.find((f) => f.name === (typeof name === "string" ? name : name(m)));
+  }
+  return undefined;
+}
+
+const demanded = (d) => d.replace(/^close (\d+)/, "close with $1").replace(/^answer (\d+)/, "answer with status $1");
 
 const printable = (b) => { const c = parseInt(b, 16); return c > 32 && c < 127 ? String.fromCharCode(c) : c === 32 ? "␣" : "·"; };
 
@@ -141,7 +155,7 @@ function payloadTable(frame) {
 function violationBox(v, demand) {
   return el("div.violation",
     el("p", el("strong", v.what), " — ", section(v.section)),
-    el("p", `The receiver has to ${demand}.`),
+    el("p", `The receiver has to ${demanded(demand)}.`),
     el("p", "Better: " + v.cure + "."));
 }
 
@@ -218,6 +232,7 @@ class Timeline {
   }
   clear() {
     this.list.replaceChildren();
+    this.conn = 0; // whose records came last
     this.head = null;
     this.heads = []; // of handshakes, until the first frame
     this.opened = null;
@@ -359,7 +374,10 @@ function hear(told) {
   if (told.lost) timeline.mark(`${bytes(told.lost)} of the ${told.dir} not shown: they came faster than they could be explained`, "lost");
   for (const r of told.records || []) {
     r.conn = told.conn;
-    if (r.kind === "line" && r.dir === "client" && r.n === 0) timeline.mark(`Connection ${told.conn}`, "start");
+    if (timeline.conn !== told.conn) {
+      timeline.mark(r.start === 0 ? `Connection ${told.conn}` : `Connection ${told.conn} again`, "start");
+      timeline.conn = told.conn;
+    }
     timeline.add(r, $("show-reads").checked);
     records.push(r);
     if (r.kind === "read") lastTotals[r.dir] += r.end - r.start;
@@ -411,7 +429,11 @@ async function open() {
     state("the server does not answer", "lost");
     return;
   }
-  if (socket) socket.close(1000, "another one is opened");
+  if (socket) {
+    const old = socket;
+    old.close(1000, "another one is opened");
+    await new Promise((resolve) => { old.addEventListener("close", resolve); setTimeout(resolve, 1000); });
+  }
   const n = ++number;
   const s = new WebSocket(websocketURL(`/lab?mirror=${t}&n=${n}`));
   socket = s;
@@ -824,7 +846,7 @@ async function explain() {
   if (mine !== asked) return;
   const wire = (answer.records || []).filter((r) => r.kind === "frame" || r.kind === "bytes");
   drawBits(wire);
-  const wrong = wire.flatMap((r) => (r.violations || []).map((v, i) => `${v.what} (${v.section}): the receiver has to ${r.demands[i]}.`));
+  const wrong = wire.flatMap((r) => (r.violations || []).map((v, i) => `${v.what} (${v.section}): the receiver has to ${demanded(r.demands[i])}.`));
   said(wrong.length ? wrong[0] : wire.map((r) => r.brief.replace(/^-> /, "")).slice(0, 3).join(", then ") + ": legal.", wrong.length > 0);
 }
 
@@ -883,7 +905,7 @@ function showOutcome(o) {
   let kind = "";
   if (o.violation) {
     kind = o.agrees ? ".agree" : ".odd";
-    parts.push(el("p", el("strong", o.violation.what), " — ", section(o.violation.section), `. The receiver has to ${o.demand}${o.agrees ? ", and this one did." : ", and this one did not."}`),
+    parts.push(el("p", el("strong", o.violation.what), " — ", section(o.violation.section), `. The receiver has to ${demanded(o.demand)}${o.agrees ? ", and this one did." : ", and this one did not."}`),
       el("p", "Better: " + o.violation.cure + "."));
   }
   const verdict = el("div.verdict" + kind, ...parts);
