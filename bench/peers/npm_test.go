@@ -36,7 +36,7 @@ func TestNpmWsClient(t *testing.T) {
 	node(t, "ws", "echo.mjs", s.url)
 }
 
-func TestChromiumOpensThePage(t *testing.T) {
+func TestChromiumUsesThePage(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		missing(t, "chromium is missing (on Debian: apt-get install chromium)")
@@ -46,7 +46,7 @@ func TestChromiumOpensThePage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node(t, "playwright-core", "page.mjs", s.page(), chromium, shots)
+	node(t, "axe-core", "page.mjs", s.page(), chromium, shots)
 	s.logged(`reason="peer closed"`, "code=3001")
 	if !strings.HasPrefix(s.page(), "http://localhost:") {
 		t.Errorf("the page is at %s", s.page())

@@ -39,10 +39,14 @@ func start(t *testing.T) *live {
 	return startServer(t, s)
 }
 
-func startServer(t *testing.T, s *server.Server) *live {
+func startServer(t *testing.T, s *server.Server, sleep ...time.Duration) *live {
 	t.Helper()
 	s.MountHealth()
-	p, err := New(s, Config{MaxMessage: most})
+	cfg := Config{MaxMessage: most}
+	if len(sleep) > 0 {
+		cfg.Sleep = sleep[0]
+	}
+	p, err := New(s, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -322,8 +322,9 @@ func TestEachCommandDoesWhatItSays(t *testing.T) {
 		`{"do":"close","conn":3,"reason":"` + strings.Repeat("r", 124) + `"}`: "123 bytes",
 		`{"do":"dance","conn":3}`: `"dance" is no command`,
 	} {
+		var third *recorded
 		if strings.Contains(text, `"conn":3`) {
-			s.open(t, "/lab?n=3&mirror="+m.token)
+			third = s.open(t, "/lab?n=3&mirror="+m.token)
 		} else {
 			io.Copy(io.Discard, c) // number 1 has ended
 		}
@@ -337,7 +338,7 @@ func TestEachCommandDoesWhatItSays(t *testing.T) {
 			}
 		}
 		if strings.Contains(text, `"conn":3`) {
-			m.say(`{"do":"close","conn":3}`)
+			third.Close()
 			for h := m.hear(); !h.End; h = m.hear() {
 			}
 		}
@@ -419,8 +420,11 @@ func TestMirrorsAndTheirConnectionsAreLimited(t *testing.T) {
 }
 
 func TestAMirrorThatNobodyUsesIsClosed(t *testing.T) {
-	s := start(t)
-	s.page.sleep = 50 * time.Millisecond
+	srv, err := server.New(server.Config{CloseTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, srv, 50*time.Millisecond)
 	if code := closeCode(t, s.mirror(t)); code != 1001 {
 		t.Errorf("code %d", code)
 	}

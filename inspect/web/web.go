@@ -39,12 +39,11 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 
 // Limits of the page's side of a server.
 const (
-	maxMirrors   = 64
-	maxConns     = 4         // of a mirror at a time
-	maxUnread    = 512 << 10 // bytes on their way to a page that it has not said it has read
-	waitPerConn  = 256 << 10 // bytes of a connection that wait to be explained
-	waitForAll   = 8 << 20
-	defaultSleep = 15 * time.Minute // without a command and a connection
+	maxMirrors  = 64
+	maxConns    = 4         // of a mirror at a time
+	maxUnread   = 512 << 10 // bytes on their way to a page that it has not said it has read
+	waitPerConn = 256 << 10 // bytes of a connection that wait to be explained
+	waitForAll  = 8 << 20
 )
 
 // Page is the page of one server.
@@ -64,6 +63,8 @@ type Page struct {
 type Config struct {
 	// MaxMessage is the server's limit for a message, 0 for none.
 	MaxMessage uint64
+	// Sleep is how long a page may be open without a connection and a command; 0 means 15 min.
+	Sleep time.Duration
 	// Log gets what fails; nil means nothing is logged.
 	Log *slog.Logger
 }
@@ -73,7 +74,10 @@ func New(srv *server.Server, cfg Config) (*Page, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Page{srv: srv, log: cfg.Log, maxMessage: cfg.MaxMessage, sleep: defaultSleep, mirrors: map[string]*mirror{}}
+	if cfg.Sleep == 0 {
+		cfg.Sleep = 15 * time.Minute
+	}
+	p := &Page{srv: srv, log: cfg.Log, maxMessage: cfg.MaxMessage, sleep: cfg.Sleep, mirrors: map[string]*mirror{}}
 	p.lab.init(p)
 	if err := srv.Handle("/lab", p.labEndpoint()); err != nil {
 		return nil, err

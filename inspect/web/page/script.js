@@ -74,19 +74,13 @@ function bitGrid(record) {
     while (at < end) {
       const n = Math.min(end - at, width - (at % width));
       const digits = el("span.digits", ...[...bits.slice(at, at + n)].map((d) => el("span", d)));
-      digits.setAttribute("aria-hidden", "true");
       const label = n < 4 ? f.name : f.name === "opcode" ? "opcode " + f.value.slice(2) : `${f.name} ${f.value}`;
       const name = el("span.name", first || n > 5 ? label : "");
-      name.setAttribute("aria-hidden", "true");
-      const button = el("button." + fieldClass(f) + (n === 1 ? ".one" : ""), name, digits);
+      const heard = el("span.heard", first ? `: ${f.name} ${f.value}, ${f.what}${f.section ? ", " + f.section : ""}` : `: ${f.name}, continued`);
+      const button = el("button." + fieldClass(f) + (n === 1 ? ".one" : ""), name, digits, heard);
       button.type = "button";
       button.style.gridColumn = `span ${n}`;
       button.tabIndex = parts.length ? -1 : 0;
-      if (first) {
-        button.setAttribute("aria-label", `${f.name} ${f.value}: ${f.what}${f.section ? ", " + f.section : ""}`);
-      } else {
-        button.setAttribute("aria-label", `${f.name}, continued`);
-      }
       button.addEventListener("pointerenter", () => choose(f));
       button.addEventListener("focus", () => choose(f));
       button.addEventListener("click", () => choose(f));
