@@ -256,6 +256,7 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 		}
 		limits = append(limits, l)
 	}
+	spareProcessor(1)
 	if _, err := raiseFileLimit(); err != nil {
 		return failed(err)
 	}

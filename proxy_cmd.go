@@ -246,6 +246,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	spareProcessor(o.loops)
 	if o.bareRelay {
 		return failed(relayBare(stdout, log, o, cfg.Routes[0].To[0], stop))
 	}

@@ -203,6 +203,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	spareProcessor(o.loops)
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
 	if o.bareEcho {
 		return failed(serveBare(stdout, log, o, stop))

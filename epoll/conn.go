@@ -110,7 +110,9 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 	if s.flags&(flagFinishing|flagEnding) != 0 {
 		return
 	}
+	l.last = c // its last words and its FIN go in one segment
 	l.flushOf(c)
+	l.last = 0
 	if s.fd < 0 {
 		return // the flush found the connection broken
 	}

@@ -59,10 +59,12 @@ func connect(addr, local *net.TCPAddr) (int32, error) {
 }
 
 // connected finds out how the connect of c ended.
-func (l *Loop) connected(c Slot, s *slot) {
-	if e := l.kernel.SocketError(s.fd); e != none {
-		l.end(c, s, causeOf(e), e)
-		return
+func (l *Loop) connected(c Slot, s *slot, events uint32) {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if e := l.kernel.SocketError(s.fd); e != none {
+			l.end(c, s, causeOf(e), e)
+			return
+		}
 	}
 	s.flags &^= flagConnecting
 	s.deadline = 0

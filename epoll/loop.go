@@ -43,6 +43,7 @@ type Loop struct {
 	in    []byte // the read buffer, and in front of it room for a carry
 	out   []byte // the out scratch: bytes of connection outOf that await the flush
 	outOf Slot
+	last  Slot // the connection whose flush is its last, see finish; 0: none
 	evs   []unix.EpollEvent
 	iov   [2]unix.Iovec
 	bufs  bufs
@@ -292,7 +293,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 		return // else an event of a connection that has gone
 	}
 	if s.is(flagConnecting) {
-		l.connected(c, s)
+		l.connected(c, s, ev.Events)
 		return
 	}
 	if ev.Events&unix.EPOLLOUT != 0 && s.pend != 0 {

@@ -98,10 +98,13 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 	if s.pend == 0 {
 		var n int
 		var e unix.Errno
-		if len(b) == 0 {
-			n, e = l.write(s.fd, a)
-		} else {
+		switch {
+		case len(b) > 0:
 			n, e = l.writev(s.fd, a, b)
+		case c == l.last:
+			n, e = l.writeLast(s.fd, a)
+		default:
+			n, e = l.write(s.fd, a)
 		}
 		if s.is(flagTapped) {
 			l.wrote(c, a, b, n)

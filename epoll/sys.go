@@ -31,6 +31,14 @@ func rw(trap uintptr, fd int32, p []byte) (int, unix.Errno) {
 func sysRead(fd int32, p []byte) (int, unix.Errno)  { return rw(unix.SYS_READ, fd, p) }
 func sysWrite(fd int32, p []byte) (int, unix.Errno) { return rw(unix.SYS_WRITE, fd, p) }
 
+// sysWriteLast is sysWrite of bytes behind which Shutdown or Close follows at
+// once: the kernel holds them back so that they leave in one segment with the FIN.
+func sysWriteLast(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		unix.MSG_MORE|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), e
+}
+
 func sysWritev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
 	return int(n), e
