@@ -167,6 +167,7 @@ function since(when, before) {
   if (!when || !before) return "";
   const micro = (t) => Date.parse(t.slice(0, 19) + "Z") * 1000 + Number((/\.(\d+)/.exec(t)?.[1] ?? "").slice(0, 6).padEnd(6, "0"));
   const us = micro(when) - micro(before);
+  if (us === 0) return "at once";
   return us < 1000 ? `+${us} µs` : us < 1e6 ? `+${(us / 1000).toFixed(us < 10_000 ? 1 : 0)} ms` : `+${(us / 1e6).toFixed(1)} s`;
 }
 
