@@ -262,9 +262,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	}
 	trace := o.trace.start(stdout)
 	defer trace.close()
-	if trace != nil {
-		cfg.Trace, cfg.TracePath = trace.watchSide, o.trace.wants
-	}
+	cfg.Trace, cfg.TracePath = trace.proxy(), trace.paths()
 	px, err := proxy.New(cfg)
 	if err != nil {
 		return failed(err)

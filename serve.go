@@ -220,7 +220,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	}
 	trace := o.trace.start(stdout)
 	defer trace.close()
-	cfg := server.Config{
+	srv, err := server.New(server.Config{
 		Loops:            o.loops,
 		MaxHead:          int(o.maxHead),
 		MaxMessage:       orUnlimited(int64(o.maxMessage)),
@@ -234,11 +234,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		Handshake:        *o.options(),
 		Topics:           topics,
 		Log:              log,
-	}
-	if trace != nil {
-		cfg.Trace, cfg.TracePath = trace.watch, o.trace.wants
-	}
-	srv, err := server.New(cfg)
+		Trace:            trace.server(),
+		TracePath:        trace.paths(),
+	})
 	if err != nil {
 		return failed(err)
 	}

@@ -87,12 +87,35 @@ func (o *traceOptions) start(stdout io.Writer) *trace {
 	return t
 }
 
-// watch is server.Config.Trace.
+// server, proxy and paths are for the settings of these; nil when nothing is traced.
+
+func (t *trace) server() func(netip.AddrPort) epoll.Tap {
+	if t == nil {
+		return nil
+	}
+	return t.watch
+}
+
+func (t *trace) proxy() func(netip.AddrPort, bool) epoll.Tap {
+	if t == nil {
+		return nil
+	}
+	return t.watchSide
+}
+
+func (t *trace) paths() func([]byte) bool {
+	if t == nil {
+		return nil
+	}
+	return t.o.wants
+}
+
+// watch sees a connection of a server, or of a client of the proxy.
 func (t *trace) watch(peer netip.AddrPort) epoll.Tap {
 	return t.tap(inspect.Server, inspect.Connection{Client: peer.String(), Server: "here"})
 }
 
-// watchSide is proxy.Config.Trace.
+// watchSide sees a connection of the proxy.
 func (t *trace) watchSide(peer netip.AddrPort, backend bool) epoll.Tap {
 	if backend {
 		return t.tap(inspect.Client, inspect.Connection{Client: "here", Server: peer.String()})
