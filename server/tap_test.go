@@ -13,6 +13,7 @@ import (
 
 	"wspoll/epoll"
 	"wspoll/frame"
+	"wspoll/handshake"
 
 	"github.com/gobwas/ws"
 )
@@ -152,6 +153,19 @@ func TestTapsSeeConnectionsThatComeFromNetHTTP(t *testing.T) {
 		}
 		if !bytes.Equal(k.out, got) {
 			t.Errorf("%s: %d bytes went out, %d arrived", name, len(k.out), len(got))
+		}
+	}
+}
+
+func TestAnEndpointMayDoWithoutCompression(t *testing.T) {
+	plain := Echo()
+	plain.Uncompressed = func(r *handshake.Request) bool { return len(r.Query) == 0 }
+	s := serve(t, Config{Handshake: handshake.Options{Deflate: &handshake.DeflateOptions{}}}, map[string]*Endpoint{"/plain": plain})
+	for path, agreed := range map[string]bool{"/echo": true, "/plain": false, "/plain?compress": true} {
+		r, _ := s.answer(t, "GET "+path+" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"+string(frame.AppendMasked(nil, true, ws.OpClose, [4]byte{1}, nil)))
+		if got := r.Header.Get("Sec-WebSocket-Extensions") != ""; r.StatusCode != 101 || got != agreed {
+			t.Errorf("%s: %s, %v", path, r.Status, r.Header)
 		}
 	}
 }

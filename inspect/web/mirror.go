@@ -125,6 +125,11 @@ func (m *mirror) asleep() {
 // labEndpoint is the connection to look at: an echo, with a mirror if the query names one.
 func (p *Page) labEndpoint() *server.Endpoint {
 	return &server.Endpoint{
+		// A page sees its own bytes rather than those of a compressor, unless it asks for them.
+		Uncompressed: func(r *handshake.Request) bool {
+			q, err := url.ParseQuery(string(r.Query))
+			return err != nil || !q.Has("compress")
+		},
 		Open: func(c server.Conn) {
 			r := c.Request()
 			if !samePage(r) {

@@ -130,7 +130,7 @@ try {
     ["fragments", () => visible("[data-act=fragments]").click(), [["text", "one message"], ["continuation, FIN", "fragments"]]],
     ["fragments with more between", () => visible("[data-act=interleave]").click(), [["ping, FIN", "between fragments"], ["pong, FIN", "and again"], ["pong, FIN", "between fragments"]]],
     ["a message of a size from the server", async () => { await page.fill("#ask-size", "126"); await page.selectOption("#ask-kind", "binary"); await page.click("#ask button"); }, [["binary, FIN", "130 bytes"]]],
-    ["a compressible text", () => visible("[data-act=compress]").click(), [["text", ""]]],
+    ["a compressible text, on a connection of its own", () => visible("[data-act=compress]").click(), [["HTTP answer", "101"], ["text", ""]]],
     ["a heart beat", () => visible("#beat").click(), [["text, FIN", "heart beat"]]],
   ]) {
     await fresh();

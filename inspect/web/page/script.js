@@ -414,7 +414,7 @@ $("jump").addEventListener("click", () => {
 });
 
 // open opens a new connection to look at, and closes the one before.
-async function open() {
+async function open(compress) {
   $("trouble").textContent = "";
   state("opening", "opening");
   let t;
@@ -430,7 +430,7 @@ async function open() {
     await new Promise((resolve) => { old.addEventListener("close", resolve); setTimeout(resolve, 1000); });
   }
   const n = ++number;
-  const s = new WebSocket(websocketURL(`/lab?mirror=${t}&n=${n}`));
+  const s = new WebSocket(websocketURL(`/lab?mirror=${t}&n=${n}${compress ? "&compress=1" : ""}`));
   socket = s;
   s.binaryType = "arraybuffer";
   setBeat(false);
@@ -476,7 +476,8 @@ const acts = {
   fragments: () => tell({ do: "fragments" }),
   interleave: () => tell({ do: "interleave" }),
   beat: async () => { const on = !beating; if (await ready()) { setBeat(on); tell({ do: "beat", on }); } },
-  compress: () => { compressing = true; send(filler(1000)); },
+  // Other connections are opened without, so that the bytes of a text are those of the text.
+  compress: async () => { await open(true); compressing = true; send(filler(1000)); },
   close: async (b) => { if (await ready()) socket.close(Number(b.dataset.code), "my own code"); },
 };
 for (const b of document.querySelectorAll("[data-act]")) b.addEventListener("click", () => { $("trouble").textContent = ""; acts[b.dataset.act](b); });
