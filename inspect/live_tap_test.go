@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -85,9 +86,14 @@ func conversation(r *rand.Rand) []sent {
 func TestLiveExplainsAsIfItHadAllAtOnce(t *testing.T) {
 	k := newCollector()
 	l := NewLive(k.options())
-	var all sync.WaitGroup
+	t.Cleanup(func() { // when the parallel ones have ended
+		if !l.Close(10 * time.Second) {
+			t.Error("it did not end")
+		}
+	})
 	for seed := range uint64(6) {
-		all.Go(func() {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 3))
 			parts := conversation(r)
 			local := Dir(seed % 2)
@@ -128,10 +134,6 @@ func TestLiveExplainsAsIfItHadAllAtOnce(t *testing.T) {
 				t.Errorf("%v bytes were lost", *k.lost[c])
 			}
 		})
-	}
-	all.Wait()
-	if !l.Close(10 * time.Second) {
-		t.Error("it did not end")
 	}
 }
 

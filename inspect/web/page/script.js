@@ -541,7 +541,7 @@ function compressionRecord(r) {
 
 // ---------------------------------------------------------------- asking against being told
 
-const race = { on: false, timer: 0, offset: 0, last: 0, conns: new Map(), poll: { n: 0, bytes: 0, late: 0, value: 0 }, push: { n: 0, bytes: 0, late: 0 } };
+const race = { on: false, timer: 0, offset: 0, conns: new Map(), poll: { n: 0, bytes: 0, late: 0, value: 0 }, push: { n: 0, bytes: 0, late: 0 } };
 
 function showRace() {
   for (const side of ["poll", "push"]) {
