@@ -41,7 +41,6 @@ type proxyOptions struct {
 	healthPath    string
 	access        bool
 	bareRelay     bool
-	trace         traceOptions
 }
 
 // defaultBackend is where plain wspoll serves.
@@ -105,7 +104,7 @@ func (o *proxyOptions) config(log *slog.Logger) (cfg proxy.Config, err error) {
 	bad := func(flag string, value any, want string) (proxy.Config, error) {
 		return proxy.Config{}, &badValue{flag: flag, value: fmt.Sprint(value), want: want}
 	}
-	if err := errors.Join(o.check(), o.trace.check()); err != nil {
+	if err := o.check(); err != nil {
 		return cfg, err
 	}
 	cfg = proxy.Config{

@@ -137,6 +137,9 @@ func (o *serveOptions) check() error {
 	if o.proxyListen != "" && !isListenAddress(o.proxyListen) {
 		return bad("proxy-listen", o.proxyListen, listenForm)
 	}
+	if err := o.trace.check(); err != nil {
+		return err
+	}
 	for _, p := range o.subprotocols {
 		if err := (&handshake.Options{Protocols: []string{p}}).Validate(); err != nil {
 			return bad("subprotocol", p, "a token of RFC 9110, like chat or v2.example.org")
@@ -186,9 +189,6 @@ const sparedFiles = 64
 
 func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
-		return err
-	}
-	if err := o.trace.check(); err != nil {
 		return err
 	}
 	topics, err := o.push.topics()
