@@ -245,7 +245,9 @@ func (e *Explainer) payload(s *side, b []byte) int {
 }
 
 // secretive: bytes that are read as a frame may be those of a request, and nothing of them is kept.
-func (e *Explainer) secretive() bool { return e.o.Redact && !e.open && !e.o.Frames }
+func (e *Explainer) secretive() bool {
+	return e.o.Redact && !e.open && !e.request.seen && !e.o.Frames
+}
 
 // skipPayload goes over n bytes of payload that are missing.
 func (e *Explainer) skipPayload(s *side, n int64) {
