@@ -155,11 +155,19 @@ func (m *pageMirror) say(format string, args ...any) {
 	}
 }
 
+func readFrame(c io.Reader) (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(c); err == nil {
+		f.Payload = make([]byte, f.Header.Length)
+		_, err = io.ReadFull(c, f.Payload)
+	}
+	return f, err
+}
+
 // closeCode reads up to the Close of the server.
 func closeCode(t *testing.T, c net.Conn) ws.StatusCode {
 	t.Helper()
 	for {
-		f, err := ws.ReadFrame(c)
+		f, err := readFrame(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +266,7 @@ func TestEachCommandDoesWhatItSays(t *testing.T) {
 	c := s.open(t, "/lab?n=1&mirror="+m.token)
 	next := func() ws.Frame {
 		t.Helper()
-		f, err := ws.ReadFrame(c)
+		f, err := readFrame(c)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -437,7 +445,7 @@ func TestAMirrorThatNobodyUsesIsClosed(t *testing.T) {
 		wsutil.ReadServerText(c)
 	}
 	m.say(`{"do":"ping","conn":1}`)
-	if f, err := ws.ReadFrame(c); err != nil || f.Header.OpCode != ws.OpPing {
+	if f, err := readFrame(c); err != nil || f.Header.OpCode != ws.OpPing {
 		t.Errorf("%v %v", f.Header, err)
 	}
 }
