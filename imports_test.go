@@ -60,6 +60,8 @@ var allowed = map[string][]string{
 	"inspect":   {"frame", "handshake", "server"},
 	"client":    {"frame", "handshake"},
 	"conform":   {"frame", "handshake", "inspect", "client"},
+
+	"inspect/web": {"frame", "handshake", "inspect", "server"},
 }
 
 // codecImports are the imports from outside of the two packages that have no

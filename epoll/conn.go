@@ -173,6 +173,7 @@ func (l *Loop) release(c Slot, s *slot) {
 		l.out, l.outOf = l.out[:0], 0
 	}
 	l.unlink(s)
+	l.dropTaps(c, s)
 	l.bufs.discard(&s.carry)
 	l.bufs.discard(&s.pend)
 	if s.gen++; s.gen == listenerGen {

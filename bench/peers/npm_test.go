@@ -51,10 +51,10 @@ func chromiumUses(t *testing.T, page string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node(t, "playwright-core", "page.mjs", page, chromium, shots)
+	node(t, "axe-core", "page.mjs", page, chromium, shots)
 }
 
-func TestChromiumOpensThePage(t *testing.T) {
+func TestChromiumUsesThePage(t *testing.T) {
 	s := start(t)
 	chromiumUses(t, s.page())
 	s.logged(`reason="peer closed"`, "code=3001")
