@@ -169,7 +169,7 @@ func blockCases() []Case {
 			d.text = append(d.text, "aaaa"...)
 			return d.word(2, 2)
 		}),
-		one("final-in-the-middle", "A block with BFINAL, and more blocks behind it, at the next whole byte.", text, func(d *stream) *stream {
+		one("final-in-the-middle", "A block with BFINAL, and more blocks behind it, at the next whole byte: §7.2.1 allows both kinds of blocks in a message.", text, func(d *stream) *stream {
 			return d.final("one ").fixed("two ").stored([]byte("three "), true).stored([]byte("four"), false)
 		}),
 		one("final-stored", "A stored block with BFINAL.", text, func(d *stream) *stream { return d.stored([]byte("Hello"), true) }),
