@@ -64,8 +64,8 @@ var allowed = map[string][]string{
 // IO, ask no clock, start no goroutine and share nothing.
 var codecImports = []string{
 	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "slices",
-	"strconv", "strings", "unicode", "unicode/utf8", "unsafe", "compress/flate",
-	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead",
+	"strconv", "strings", "unicode", "unicode/utf8", "unsafe",
+	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead", "github.com/klauspost/compress/flate",
 }
 
 func TestImportsRunOneWay(t *testing.T) {
