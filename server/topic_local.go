@@ -209,6 +209,9 @@ func (sh *shard) stand(c epoll.Slot, st *state, g *group) {
 
 // enlist puts c, which has every message up to local.seq, into the list.
 func (sh *shard) enlist(c epoll.Slot, g *group) {
+	if n := len(g.slots); n == cap(g.slots) { // append would leave more garbage: its steps are smaller
+		g.slots = append(make([]epoll.Slot, 0, max(minSlots, 2*n)), g.slots...)
+	}
 	g.slots = append(g.slots, c)
 	sh.sit(c, g, uint32(len(g.slots)-1))
 }
