@@ -16,8 +16,8 @@ const (
 	// scheduler. After 10 ms the scheduler's monitor would interrupt it with a
 	// signal, take the processor away while it sleeps, and for that watch it
 	// every 20 us from then on.
-	turn = 5 * time.Millisecond
-	keyWake   = ^uint64(0)
+	turn    = 5 * time.Millisecond
+	keyWake = ^uint64(0)
 	// Keys of listeners have the generation that no slot ever has.
 	listenerGen = ^uint32(0)
 )
@@ -55,6 +55,7 @@ type Loop struct {
 	iov   [2]unix.Iovec
 	bufs  bufs
 	duct  duct
+	taps  map[Slot][]Tap // of those with flagTapped
 
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
@@ -342,6 +343,9 @@ func (l *Loop) readable(c Slot, s *slot) {
 		k = copy(l.in, l.bufs.bytes(s.carry))
 	}
 	n, e := l.read(s.fd, l.in[k:k+l.cfg.ReadBuffer])
+	if s.is(flagTapped) {
+		l.tapped(c, false, l.in[k:k+max(n, 0)])
+	}
 	switch {
 	case e == unix.EAGAIN:
 	case e != none:

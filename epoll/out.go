@@ -106,6 +106,9 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 		default:
 			n, e = l.write(s.fd, a)
 		}
+		if s.is(flagTapped) {
+			l.wrote(c, a, b, n)
+		}
 		if e == none && n == len(a)+len(b) {
 			return
 		}
@@ -149,6 +152,9 @@ func (l *Loop) progress(c Slot, s *slot) {
 func (l *Loop) sendPending(c Slot, s *slot) {
 	b := l.bufs.bytes(s.pend)
 	n, e := l.write(s.fd, b)
+	if s.is(flagTapped) {
+		l.wrote(c, b, nil, n)
+	}
 	if e == unix.EAGAIN {
 		return
 	}

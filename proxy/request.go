@@ -108,6 +108,9 @@ func (sh *shard) request(c epoll.Slot, st *state, in []byte) (done int) {
 		return 0
 	}
 	r, p := &sh.head, sh.pairs.At(st.pair)
+	if f := sh.px.cfg.TracePath; f != nil && !f(r.Path) {
+		sh.loop.DropTaps(c)
+	}
 	p.flags |= pairAsked
 	p.path = sh.paths.take(r.Path[:min(len(r.Path), maxPath)])
 	from := origin{peer: p.addr(), trusted: p.flags&pairTrusted != 0}
