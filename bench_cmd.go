@@ -28,7 +28,9 @@ type benchOptions struct {
 	text        bool
 	depth       int
 	rate        float64
+	stalled     int
 	publish     bool
+	compress    bool
 	ramp        float64
 	duration    time.Duration
 	hold        time.Duration
@@ -119,6 +121,7 @@ func scenarioCommand(name, short, long string) *cobra.Command {
 		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure, without --ramp")
 		f.DurationVar(&o.hold, "hold", 0, "with --ramp: how long to hold the connections")
 	case "push":
+		f.IntVar(&o.stalled, "stalled", 0, "of the connections, how many read nothing, to see what they cost the others")
 		f.BoolVar(&o.publish, "publish", false, "publish through one more connection, to the last URL given")
 		f.Float64Var(&o.rate, "rate", 10, "messages published per second")
 		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure")
@@ -126,6 +129,7 @@ func scenarioCommand(name, short, long string) *cobra.Command {
 		f.DurationVar(&o.hold, "hold", 10*time.Second, "how long to hold the connections")
 		f.DurationVar(&o.ping, "ping", 0, "send a ping on each connection so often")
 	}
+	f.BoolVar(&o.compress, "compress", false, "offer permessage-deflate, compress what is sent, and report bytes on the wire against payload; the made payload is JSON then")
 	f.Float64Var(&o.ramp, "ramp", 0, "connections opened per second (default: as fast as they open)")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "for a connect, an upgrade, and a reply")
 	f.StringArrayVarP(&o.headers, "header", "H", nil, `request header, "Name: value"; repeatable`)
@@ -150,7 +154,8 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		Connections: o.connections, Ramp: o.ramp, Text: o.text, Depth: o.depth, Rate: o.rate, Limit: o.messages,
 		Protocols: o.protocols, Origin: o.origin, Ping: o.ping, Timeout: o.timeout,
 	}
-	b.Subscribe, b.Publish = scenario == "push", o.publish
+	b.Compress = o.compress
+	b.Subscribe, b.Publish, b.Stalled = scenario == "push", o.publish, o.stalled
 	if scenario == "idle" || o.ramp > 0 && scenario == "connect" {
 		b.Duration = o.hold
 	}
@@ -163,6 +168,8 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		return b, fmt.Errorf("--rate %g: must be from 0 to ten million messages per second", o.rate)
 	case o.publish && (o.rate == 0 || o.processes > 1):
 		return b, errors.New("--publish needs a --rate, and one process")
+	case o.stalled < 0 || o.stalled >= o.connections:
+		return b, fmt.Errorf("--stalled %d: must be fewer than --connections, %d", o.stalled, o.connections)
 	case !(o.ramp >= 0 && o.ramp <= 1e6):
 		return b, fmt.Errorf("--ramp %g: must be from 0 to a million connections per second", o.ramp)
 	case strings.ContainsAny(o.origin+strings.Join(o.protocols, ""), "\r\n"):
@@ -186,6 +193,9 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		t, err := bench.ParseTarget(u, o.insecure)
 		if err != nil {
 			return b, err
+		}
+		if t.Raw && o.compress {
+			return b, fmt.Errorf("--compress: %s is plain TCP, which knows no compression", u)
 		}
 		b.Targets = append(b.Targets, t)
 	}

@@ -60,6 +60,7 @@ a file nor - is digits itself: wspoll inspect --hex 8185 37fa213d 7f9f4d5158`,
 	f.StringVar(&o.from, "from", "", "who sent the bytes: client or server")
 	f.StringVar(&o.client, "client", "", "file of what the client sent")
 	f.StringVar(&o.server, "server", "", "file of what the server sent")
+	f.SetAnnotation("server", perCall, []string{})
 	f.IntVar(&o.port, "port", 0, "in a capture: only connections to this port of a server (default: all)")
 	f.IntVar(&o.connection, "connection", 0, "in a capture: only the connection of this number (default: all)")
 	f.BoolVar(&o.json, "json", false, "print records as JSON, one in a line")

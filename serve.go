@@ -39,6 +39,8 @@ type serveOptions struct {
 	drain          time.Duration
 	subprotocols   []string
 	origins        []string
+	compress       string
+	compressMin    byteSize
 	logLevel       string
 	logFormat      string
 	pidfile        string
@@ -46,11 +48,13 @@ type serveOptions struct {
 	push           pushOptions
 	trace          traceOptions
 	noPage         bool
+	nats           natsOptions
 	bareEcho       bool
+	barePush       bool
 }
 
 func serveCommand() *cobra.Command {
-	o := serveOptions{maxHead: 8 << 10, maxMessage: 16 << 20, maxPending: 1 << 20, memoryBudget: 1 << 30}
+	o := serveOptions{maxHead: 8 << 10, maxMessage: 16 << 20, maxPending: 1 << 20, memoryBudget: 1 << 30, compressMin: 256}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve WebSocket connections (what plain wspoll does)",
@@ -79,14 +83,18 @@ func serveCommand() *cobra.Command {
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "on SIGTERM or SIGINT, wait so long for the connections to close")
 	f.StringSliceVar(&o.subprotocols, "subprotocol", nil, "subprotocol that the server speaks; repeatable")
 	f.StringSliceVar(&o.origins, "origin", nil, `allowed origin like https://example.com or https://*.example.com, "*" for any; repeatable (default: the host that the request names; clients that send no Origin always pass)`)
+	f.StringVar(&o.compress, "compress", "shared", "compress messages for clients that offer it: shared (each for itself, an idle connection holds nothing), context (each may refer to earlier ones, up to 4 KiB in each direction), or off")
+	f.Var(&o.compressMin, "compress-min", "smallest payload to compress; an echo goes as the message came, whatever its size")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
+	o.nats.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	o.trace.flags(f)
 	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
+	f.BoolVar(&o.barePush, "bare-push", false, "plain TCP on the same loops: what one client sends goes to all others; the floor for pushing")
 	return cmd
 }
 
@@ -156,6 +164,23 @@ func (o *serveOptions) check() error {
 	return nil
 }
 
+// compression is the value of --compress, when it and --compress-min make sense.
+// (check is the proxy's too, which has neither.)
+func (o *serveOptions) compression() (server.Compression, error) {
+	if o.compressMin > 1<<30 {
+		return 0, &badValue{flag: "compress-min", value: o.compressMin.String(), want: "at most 1GiB"}
+	}
+	switch o.compress {
+	case "shared":
+		return server.CompressShared, nil
+	case "context":
+		return server.CompressContext, nil
+	case "off":
+		return server.CompressOff, nil
+	}
+	return 0, &badValue{flag: "compress", value: o.compress, want: "shared, context or off"}
+}
+
 func isListenAddress(a string) bool {
 	_, port, err := net.SplitHostPort(a)
 	if err == nil {
@@ -191,6 +216,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	compress, err := o.compression()
+	if err != nil {
+		return err
+	}
 	topics, err := o.push.topics()
 	if err != nil {
 		return err
@@ -205,7 +234,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	}
 	spareProcessor(o.loops)
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
-	if o.bareEcho {
+	if err := o.nats.check(); err != nil {
+		return err
+	}
+	if o.bareEcho || o.barePush {
 		return failed(serveBare(stdout, log, o, stop))
 	}
 	if o.proxyListen != "" {
@@ -232,6 +264,8 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		CloseTimeout:     o.close,
 		WriteTimeout:     o.write,
 		Handshake:        *o.options(),
+		Compress:         compress,
+		CompressMin:      int(orUnlimited(int64(o.compressMin))),
 		Topics:           topics,
 		Log:              log,
 		Trace:            trace.server(),
@@ -247,6 +281,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	page, err := o.page(srv, log)
+	if err != nil {
+		return failed(err)
+	}
+	link, err := o.nats.join(srv, log, o.push.replay)
 	if err != nil {
 		return failed(err)
 	}
@@ -288,6 +326,9 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		if err := px.Shutdown(ctx, 0); err != nil {
 			log.Warn("the proxy ended before every connection was closed", "error", err)
 		}
+	}
+	if link != nil {
+		link.Close(ctx)
 	}
 	if err := srv.Shutdown(ctx); err != nil {
 		log.Warn("ended before every connection was closed", "error", err)
@@ -381,10 +422,16 @@ func raiseFileLimit() (int, error) {
 	return int(min(r.Cur, 1<<30)), nil
 }
 
-// serveBare is serve --bare-echo.
+// serveBare is serve --bare-echo, or --bare-push.
 func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan os.Signal) error {
-	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)},
-		func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
+	var g *epoll.Group
+	newHandler, does := func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} }, "echoes plain TCP bytes"
+	if o.barePush {
+		all := func() []*epoll.Loop { return g.Loops() }
+		newHandler = func(l *epoll.Loop) epoll.Handler { return epoll.Spread{Echo: epoll.Echo{Loop: l}, All: all} }
+		does = "sends what one client sends to all others, plain TCP bytes"
+	}
+	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)}, newHandler)
 	if err != nil {
 		return err
 	}
@@ -402,7 +449,7 @@ func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan 
 	defer o.removePidfile()
 	g.Start()
 	for _, a := range addrs {
-		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1))
+		fmt.Fprintf(stdout, "tcp://%s %s\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1), does)
 	}
 	<-stop
 	log.Info("ending")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,6 +105,38 @@ func TestFlagsHaveTwinsInTheEnvironment(t *testing.T) {
 	p.stop()
 	if lines := p.stdout.all(); len(lines) != 4 {
 		t.Errorf("--listen is given once, and stdout is\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+func TestCompressSaysWhatIsAgreedOn(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "permessage-deflate; server_no_context_takeover; client_no_context_takeover"},
+		{[]string{"--compress", "context"}, "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"},
+		{[]string{"WSPOLL_COMPRESS=off"}, ""},
+	} {
+		p := start(t, append(tt.args, "--listen", "127.0.0.1:0")...)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", strings.Replace(p.url(), "ws:", "http:", 1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, v := range map[string]string{
+			"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+			"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+		} {
+			req.Header.Set(name, v)
+		}
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := res.Header.Get("Sec-WebSocket-Extensions"); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.args, got, tt.want)
+		}
+		res.Body.Close()
+		p.stop()
 	}
 }
 
@@ -383,6 +416,54 @@ func TestMaxConnectionsRefusesTheNextWith503(t *testing.T) {
 	}
 	defer c.Close()
 	echo(t, c, "there is room again")
+	p.stop()
+}
+
+func TestBarePushSendsBytesToAllOthers(t *testing.T) {
+	p := start(t, "--bare-push", "--loops", "2", "--listen", "127.0.0.1:0")
+	addr, _, _ := strings.Cut(strings.TrimPrefix(p.stdout.next("tcp://"), "tcp://"), " ")
+	var all []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		all = append(all, c)
+		if _, err := c.Write([]byte("new")); err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 2 {
+			// Whether the server knew the first by then is luck; from here on, who
+			// has said something that was heard is known.
+			heard := make(chan error, 1)
+			go func() {
+				_, err := io.ReadFull(all[0], make([]byte, 3))
+				heard <- err
+			}()
+			for again, waiting := time.NewTicker(10*time.Millisecond), true; waiting; {
+				select {
+				case err := <-heard:
+					if err != nil {
+						t.Fatal(err)
+					}
+					again.Stop()
+					waiting = false
+				case <-again.C:
+				}
+				if _, err := c.Write([]byte("new")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, old := range all[:len(all)-1] {
+			got := make([]byte, 3)
+			if _, err := io.ReadFull(old, got); err != nil || string(got) != "new" {
+				t.Fatalf("what comes is %q, %v", got, err)
+			}
+		}
+	}
 	p.stop()
 }
 

@@ -46,6 +46,7 @@ type Client struct {
 	pending *pendingTLS
 	rules   frame.Rules
 	piece   frame.Piece
+	squeeze *squeeze // with Config.Compress
 	resp    handshake.Response
 
 	hellos   []handshake.Hello // for each target
@@ -71,6 +72,7 @@ type Client struct {
 	mode     mode
 	waiting  int // connections that are being opened
 	tried    int // dials so far, for taking turns
+	stalled  int // connections that read nothing
 	local    int // source addresses of loopback that are full
 	ready    chan struct{}
 	home     chan struct{} // closed when want replies have come
@@ -105,9 +107,11 @@ type conn struct {
 	low    uint32 // number of the first reply that has not come, back if there are no holes
 	seq    uint32 // number of the reply that is arriving
 	digits [seqSize]byte
+	terms  frame.Terms
 	target uint8
 	phase  phase
 
+	stalled   bool // one of Config.Stalled
 	publishes bool // the one connection of Config.Publish, which is not a subscriber
 }
 
@@ -141,7 +145,14 @@ func New(cfg Config) (*Client, error) {
 		c.hellos = append(c.hellos, handshake.Hello{
 			Host: t.Host, Target: t.Path, Key: key, Origin: cfg.Origin, Protocols: cfg.Protocols, Header: cfg.Header,
 		})
+		if cfg.Compress {
+			c.hellos[i].Extensions = deflateOffer
+		}
 		c.requests = append(c.requests, handshake.AppendRequest(nil, &c.hellos[i]))
+	}
+	if cfg.Compress {
+		c.squeeze = newSqueeze()
+		c.rules.RSV1 = true
 	}
 	if cfg.Subscribe {
 		c.fan = &fanOut{joins: map[epoll.Slot]*frame.Joiner{}}
@@ -339,7 +350,7 @@ func (c *Client) Close(limit time.Duration) {
 		c.ended = ended
 		c.loop.Each(func(s epoll.Slot) {
 			k := c.conns.At(s)
-			if k.phase != phaseOpen || c.cfg.Targets[k.target].Raw {
+			if k.phase != phaseOpen || k.stalled || c.cfg.Targets[k.target].Raw {
 				c.loop.Close(s)
 				return
 			}
@@ -396,6 +407,12 @@ func (c *Client) opened(s epoll.Slot, k *conn) {
 		c.dialMore()
 		return
 	}
+	if c.stalled < c.cfg.Stalled {
+		c.stalled++
+		c.stall(s, k)
+		c.dialMore()
+		return
+	}
 	c.counts.Open++
 	c.counts.Opened++
 	if c.many {
@@ -424,6 +441,15 @@ func (c *Client) opened(s epoll.Slot, k *conn) {
 	c.dialMore()
 }
 
+// stall makes a connection a reader that reads nothing: it is not one of those
+// that are counted, nor is its end.
+func (c *Client) stall(s epoll.Slot, k *conn) {
+	k.stalled = true
+	unix.SetsockoptInt(c.loop.Fd(s), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) // else it takes megabytes first
+	c.loop.SetDeadline(s, 0)
+	c.loop.Pause(s)
+}
+
 // Data: the answer to the handshake, then replies.
 func (c *Client) Data(s epoll.Slot, in []byte) int {
 	k := c.conns.At(s)
@@ -441,7 +467,7 @@ func (c *Client) plain(s epoll.Slot, k *conn, in []byte) int {
 		return c.answer(s, k, in)
 	case k.phase == phaseClosing:
 		return len(in) // the server's Close, then its FIN
-	case c.cfg.Targets[k.target].Raw:
+	case c.cfg.Targets[k.target].Raw && c.fan == nil:
 		return c.raw(s, k, in)
 	}
 	return c.frames(s, k, in)
@@ -453,6 +479,9 @@ func (c *Client) answer(s epoll.Slot, k *conn, in []byte) int {
 	n, err := handshake.ParseResponse(in, nil, &c.resp)
 	if err == nil && n > 0 {
 		err = c.resp.Check(&c.hellos[k.target])
+	}
+	if err == nil && n > 0 && c.cfg.Compress {
+		err = c.agree(k)
 	}
 	if err != nil {
 		c.broke(s, err)
@@ -512,18 +541,21 @@ func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	switch {
 	case k.phase < phaseOpen:
 		c.waiting--
-	case !k.publishes:
+	case !k.publishes && !k.stalled:
 		c.counts.Open--
 		c.counts.Ended++
 	}
 	if k.holes > 0 {
 		c.errs.add(KindLost, "no reply, though later messages had theirs", uint64(k.holes))
 	}
-	if cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
+	if !k.stalled && cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
 		kind, detail := ofCause(cause, errno)
 		c.errs.add(kind, detail, 1)
 	}
 	delete(c.links, s)
+	if c.squeeze != nil {
+		c.squeeze.forget(s)
+	}
 	if c.many && k.phase >= phaseOpen {
 		*c.rings.At(s) = ring{}
 	}

@@ -212,11 +212,16 @@ func (c *Client) send(s epoll.Slot, k *conn, at int64) bool {
 		k.began = at
 	}
 	t := c.template(k, k.sent)
-	t.number(k.sent)
+	wire := t.wire
+	if c.squeeze != nil {
+		wire = c.pack(s, k, t.mask, c.squeeze.numbered(t, k.sent))
+	} else {
+		t.number(k.sent)
+	}
 	k.sent++
 	c.counts.Sent++
 	c.counts.BytesSent += uint64(len(t.payload))
-	c.write(s, t.wire)
+	c.write(s, wire)
 	return true
 }
 
@@ -287,20 +292,40 @@ func (c *Client) frames(s epoll.Slot, k *conn, in []byte) (done int) {
 			return done
 		}
 		done += n
-		if p.Op.IsControl() {
+		switch {
+		case p.Op.IsControl():
 			c.control(s, p)
-		} else if c.fan != nil {
-			if !k.publishes { // what it published comes back to it, too, from some servers
-				c.pushed(s, k, p)
+		case c.squeeze == nil:
+			c.data(s, k, p)
+		default:
+			if c.squeeze.count.BackWire += uint64(n); !p.Compressed {
+				c.squeeze.count.BackPlain += uint64(len(p.Data))
+				c.data(s, k, p)
+				break
 			}
-		} else if wrong := c.check(s, k, p); wrong != "" {
-			c.lose(s, KindWrong, wrong)
+			if err := c.unpack(s, k, p, func(p *frame.Piece) bool {
+				c.data(s, k, p)
+				return c.loop.ID(s) == id
+			}); err != nil {
+				c.broke(s, err)
+			}
 		}
 		if c.loop.ID(s) != id {
 			return len(in)
 		}
 	}
 	return done
+}
+
+// data takes a piece of a message, inflated.
+func (c *Client) data(s epoll.Slot, k *conn, p *frame.Piece) {
+	if c.fan != nil {
+		if !k.publishes { // what it published comes back to it, too, from some servers
+			c.pushed(s, k, p)
+		}
+	} else if wrong := c.check(s, k, p); wrong != "" {
+		c.lose(s, KindWrong, wrong)
+	}
 }
 
 // control answers a ping and takes a Close for the end.

@@ -80,6 +80,8 @@ func ofError(err error) (kind, detail string) {
 		return KindUpgrade, fmt.Sprintf("status %d", answer.Status)
 	case errors.As(err, &answer):
 		return KindHandshake, answer.Error()
+	case errors.Is(err, errNotAgreed):
+		return KindUpgrade, errNotAgreed.Error()
 	case errors.As(err, &fault):
 		return KindProtocol, fault.Error()
 	}

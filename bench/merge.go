@@ -17,6 +17,9 @@ func Merge(all []*Result) *Result {
 	m.InFlight, m.Unsent, m.Seconds, m.SlipSeconds = 0, 0, 0, 0
 	m.SlabPerConn = m.SlabPerConn * float64(all[0].Connections) // each process saw the growth for all
 	m.Client = Usage{PID: all[0].Client.PID}
+	if m.Compressed != nil {
+		m.Compressed = &Compressed{Agreed: m.Compressed.Agreed}
+	}
 	counts := map[failureKey]uint64{}
 	for _, r := range all {
 		m.Connections += r.Connections
@@ -42,6 +45,12 @@ func Merge(all []*Result) *Result {
 		m.Client.Threads += r.Client.Threads
 		m.Client.Descriptors += r.Client.Descriptors
 		m.Client.PerConn += r.Client.PerConn * float64(r.Connections)
+		if r.Compressed != nil && m.Compressed != nil {
+			m.Compressed.SentPlain += r.Compressed.SentPlain
+			m.Compressed.SentWire += r.Compressed.SentWire
+			m.Compressed.BackPlain += r.Compressed.BackPlain
+			m.Compressed.BackWire += r.Compressed.BackWire
+		}
 		if r.Spread != nil {
 			if m.Spread == all[0].Spread {
 				m.Spread = &Latency{}

@@ -24,13 +24,13 @@ type template struct {
 	seq     bool // carries a number
 }
 
-// templates makes the messages of a load: one, or for a range of sizes 64 of
-// random sizes. The masking key is random and the same for all connections: a
+// templates makes the messages of a load: one, or for a range of sizes, and when
+// they are compressed, 64 of random sizes and content. The masking key is random and the same for all connections: a
 // load gains nothing from fresh ones, and RFC 6455 §10.3 wants them against
 // payloads that an attacker chose, while these are our own.
 func templates(cfg *Config, raw bool) []template {
 	n := 1
-	if cfg.SizeMax > cfg.SizeMin && cfg.Payload == nil {
+	if cfg.Payload == nil && (cfg.SizeMax > cfg.SizeMin || cfg.Compress && cfg.SizeMax <= 1<<20) {
 		n = 64
 	}
 	random := mrand.New(mrand.NewPCG(1, 2)) // the same sizes in each run, so that runs compare
@@ -42,6 +42,9 @@ func templates(cfg *Config, raw bool) []template {
 			t.payload = make([]byte, cfg.SizeMin+random.IntN(cfg.SizeMax-cfg.SizeMin+1))
 			for k := range t.payload {
 				t.payload[k] = 'a' + byte(k%26)
+			}
+			if cfg.Compress {
+				records(t.payload, random)
 			}
 			t.seq = !raw && len(t.payload) >= seqSize
 		}
@@ -66,8 +69,16 @@ func (t *template) number(seq uint32) {
 		return
 	}
 	w := t.wire[t.at : t.at+seqSize]
+	putSeq(w, seq)
 	for i := range w {
-		w[i] = hexDigits[seq>>(28-4*i)&15] ^ t.mask[i%4]
+		w[i] ^= t.mask[i%4]
+	}
+}
+
+// putSeq writes seq into the first bytes of b.
+func putSeq(b []byte, seq uint32) {
+	for i := range seqSize {
+		b[i] = hexDigits[seq>>(28-4*i)&15]
 	}
 }
 

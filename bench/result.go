@@ -39,6 +39,8 @@ type Result struct {
 	Unsent      uint64  `json:"unsent,omitempty"`       // scheduled by Rate and not sent, because no connection was free
 	SlipSeconds float64 `json:"slip_seconds,omitempty"` // the latest that a scheduled message was sent after its time
 
+	Compressed *Compressed `json:"compressed,omitempty"` // with --compress
+
 	Connect Latency `json:"connect"` // from connect to the TCP connection
 	Upgrade Latency `json:"upgrade"` // from the request to the 101
 	Message Latency `json:"message"` // from sending (closed loop) or the scheduled time (open loop) to the whole reply

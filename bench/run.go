@@ -33,6 +33,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		slices.ContainsFunc(o.Targets, func(t Target) bool { return t.Raw }) {
 		return nil, errors.New("plain TCP does not show an empty message: the size must be at least 1")
 	}
+	if o.Compress && slices.ContainsFunc(o.Targets, func(t Target) bool { return t.Raw }) {
+		return nil, errors.New("plain TCP knows no compression: it is for ws and wss")
+	}
 	c, err := New(o.Config)
 	if err != nil {
 		return nil, err
@@ -275,6 +278,10 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 		r.c.message.Merge(&r.c.interval)
 		res.Connect, res.Upgrade, res.Message = r.c.connect, r.c.upgrade, r.c.message
 		after = r.c.count()
+		if r.c.squeeze != nil {
+			count := r.c.squeeze.count
+			res.Compressed = &count
+		}
 	})
 	res.Opened, res.Sent, res.Messages = after.Opened, after.Sent, after.Messages
 	res.BytesSent, res.BytesBack = after.BytesSent, after.BytesBack

@@ -143,6 +143,14 @@ func (r *Result) facts() (f []fact) {
 		add("sent", r.flow(r.Sent, r.BytesSent))
 		add("came back", r.flow(r.Messages, r.BytesBack))
 	}
+	if z := r.Compressed; z != nil {
+		text := "nothing was sent"
+		if z.SentPlain+z.BackPlain > 0 {
+			text = "sent " + shrunk(z.SentPlain, z.SentWire) + "; came back " + shrunk(z.BackPlain, z.BackWire) + "; frame headers included"
+		}
+		add("compression", text)
+		add("agreed", clean(z.Agreed))
+	}
 	if r.SlabPerConn > 0 && r.Scenario == "idle" {
 		add("kernel", bytesText(r.SlabPerConn), " of slab memory per connection, of both ends if the server is on this machine")
 	}
@@ -156,6 +164,14 @@ func (r *Result) facts() (f []fact) {
 		add("schedule", duration(time.Duration(r.SlipSeconds*1e9)), " late at most")
 	}
 	return f
+}
+
+// shrunk says what compression made of one direction.
+func shrunk(plain, wire uint64) string {
+	if plain == 0 {
+		return "nothing"
+	}
+	return bytesText(float64(plain)) + " as " + bytesText(float64(wire)) + ", " + digits3(100*float64(wire)/float64(plain)) + " %"
 }
 
 // flow is one direction of the traffic.

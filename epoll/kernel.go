@@ -99,8 +99,15 @@ func (linux) Peer(fd int32) *net.TCPAddr {
 	return tcpAddr(sa)
 }
 
-func (linux) Read(fd int32, p []byte) (int, unix.Errno)             { return sysRead(fd, p) }
-func (linux) Write(fd int32, p []byte) (int, unix.Errno)            { return sysWrite(fd, p) }
+func (linux) Read(fd int32, p []byte) (int, unix.Errno) {
+	n, e := sysRecv(fd, p)
+	if e == unix.ENOTSOCK { // the eventfd
+		return sysRead(fd, p)
+	}
+	return n, e
+}
+
+func (linux) Write(fd int32, p []byte) (int, unix.Errno)            { return sysSend(fd, p) }
 func (linux) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) { return sysWritev(fd, iov) }
 func (linux) WriteLast(fd int32, p []byte) (int, unix.Errno)        { return sysWriteLast(fd, p) }
 func (linux) SocketError(fd int32) unix.Errno                       { return socketError(fd) }

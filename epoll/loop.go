@@ -2,6 +2,7 @@ package epoll
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,12 @@ import (
 
 const (
 	maxEvents = 256 // events taken from the kernel at once
-	keyWake   = ^uint64(0)
+	// turn is for how long a loop stays on its processor without asking the Go
+	// scheduler. After 10 ms the scheduler's monitor would interrupt it with a
+	// signal, take the processor away while it sleeps, and for that watch it
+	// every 20 us from then on.
+	turn    = 5 * time.Millisecond
+	keyWake = ^uint64(0)
 	// Keys of listeners have the generation that no slot ever has.
 	listenerGen = ^uint32(0)
 )
@@ -33,6 +39,7 @@ type Loop struct {
 	open  int
 
 	now  int64 // monotonic nanoseconds, taken once per batch of events
+	turn int64 // when the loop last let others have its processor
 	tick uint32
 	wheel
 	due       []ID
@@ -246,6 +253,10 @@ func (l *Loop) batch(n int) {
 // asking without waiting finds them; only when there are none does the loop
 // give its processor away.
 func (l *Loop) wait(evs []unix.EpollEvent) int {
+	if l.now-l.turn > int64(turn) {
+		l.turn = l.now
+		runtime.Gosched()
+	}
 	if n, _ := l.kernel.Poll(l.epfd, evs); n > 0 {
 		return n
 	}

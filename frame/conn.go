@@ -12,6 +12,9 @@ type Conn struct {
 	Parser
 	code  ws.StatusCode // of the peer's Close
 	state uint8         // closeSent, closeReceived
+
+	// Deflate is what was agreed on compression; the Conn itself only keeps it.
+	Deflate Terms
 }
 
 const (

@@ -26,6 +26,11 @@ type Rules struct {
 	// it is not checked here: its UTF-8 shows only after inflating.
 	RSV1 bool
 
+	// Inflates: the caller inflates compressed messages, and holds what comes of
+	// them to a limit. MaxMessage is then for the others: deflating can make a
+	// message larger, so a whole one within the limit may be above it on the wire.
+	Inflates bool
+
 	// SkipUTF8: text is not checked at all. For intermediaries, which pass
 	// on what they are given and leave the judgement to the endpoint.
 	SkipUTF8 bool
@@ -144,7 +149,7 @@ func (p *Parser) Next(r *Rules, b []byte, piece *Piece) (n int, err error) {
 		if head == 0 {
 			return 0, nil
 		}
-	} else if b0&bitControl == 0 && p.tooLarge(r, length) {
+	} else if b0&bitControl == 0 && p.tooLarge(r, b0, length) {
 		return p.fail(ErrTooLarge)
 	}
 
@@ -262,12 +267,12 @@ func (p *Parser) deliver(r *Rules, data []byte, piece *Piece) *Error {
 func (p *Parser) checkFirst(r *Rules, b0 byte) *Error {
 	op := ws.OpCode(b0 & bitsOpcode)
 	switch {
-	// "If an unknown opcode is received, the receiving endpoint MUST _Fail
+	// §5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail
 	// the WebSocket Connection_."
 	case op.IsReserved():
 		return ErrReservedOpcode
 
-	// RSV "MUST be 0 unless an extension is negotiated that defines meanings
+	// §5.2: RSV "MUST be 0 unless an extension is negotiated that defines meanings
 	// for non-zero values". No extension that we know defines RSV2 or RSV3.
 	// ws.CheckHeader lets them pass once any extension is negotiated.
 	case b0&bitsRSV23 != 0, b0&bitRSV1 != 0 && !r.RSV1:
@@ -306,14 +311,15 @@ func (p *Parser) extended(r *Rules, b []byte) (head int, length uint64, e *Error
 	low := binary.BigEndian.Uint64(raw[:]) >> shift
 	high := low | ^uint64(0)>>(8*uint(have))>>shift
 	switch {
-	// "the most significant bit MUST be 0"
+	// §5.2: "the most significant bit MUST be 0"
 	case low > 1<<63-1:
 		return 0, 0, ErrLengthMSB
-	// "in all cases, the minimal number of bytes MUST be used to encode the
+	// §5.2: "in all cases, the minimal number of bytes MUST be used to encode the
 	// length". ws.ReadHeader does not look.
 	case high < least:
 		return 0, 0, ErrLengthNotMinimal
-	case p.tooLarge(r, low):
+	// §10.4: the size of messages must be limited, when it shows.
+	case p.tooLarge(r, b[0], low):
 		return 0, 0, ErrTooLarge
 	case have < size:
 		return 0, 0, nil
@@ -322,11 +328,32 @@ func (p *Parser) extended(r *Rules, b []byte) (head int, length uint64, e *Error
 }
 
 // tooLarge reports whether a frame of length bytes makes the message longer
-// than we take (§10.4).
-func (p *Parser) tooLarge(r *Rules, length uint64) bool {
-	return r.MaxMessage != 0 && p.message+length > r.MaxMessage
+// than we take (§10.4). Of its first frame, b0 says that it is compressed, of
+// the others p.open does.
+func (p *Parser) tooLarge(r *Rules, b0 byte, length uint64) bool {
+	return r.MaxMessage != 0 && p.message+length > r.MaxMessage && !(r.Inflates && (p.open|b0)&bitRSV1 != 0)
 }
 
+// Unread takes back, of the last piece, a compressed one, all but the first keep
+// bytes of payload, fewer than it has: an inflater with much to say, whose reader
+// does not listen, stops in the middle. before is what p was when Next was given
+// in and consumed n bytes of it. What is to be taken for consumed instead is
+// returned; the rest of in is as it was, and is shown again later.
+func (p *Parser) Unread(before *Parser, r *Rules, in []byte, n int, piece *Piece, keep int) int {
+	head := n - len(piece.Data)
+	if !r.Client {
+		offset := uint64(0)
+		if before.left != 0 { // within a frame
+			offset = before.length - before.left
+		}
+		unmask(piece.Data, keyOf(piece.Header.Mask[:]), int(offset&3))
+	}
+	*p = *before
+	n, _ = p.Next(r, in[:head+keep], piece)
+	return n
+}
+
+// maskError is for a mask that is missing or too much (§5.1).
 func maskError(r *Rules) *Error {
 	if r.Client {
 		return ErrMaskForbidden

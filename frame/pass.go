@@ -93,7 +93,7 @@ func (x *Passage) Next(r *Rules, b []byte, hold int, part *Part) (n int, err err
 		if head == 0 {
 			return 0, nil
 		}
-	} else if !control && p.tooLarge(r, length) {
+	} else if !control && p.tooLarge(r, b0, length) {
 		return p.fail(ErrTooLarge)
 	}
 	part.key = 0

@@ -77,7 +77,7 @@ func (h *plain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.giveBack(w, r)
 		return
 	}
-	who := h.origin(r).client(said(r)(forwarding[0]), h.px.cfg.Trusted)
+	who := h.origin(r).client(said(r, forwarding[forwardingFor]), h.px.cfg.Trusted)
 	key := h.px.cfg.Balance.key(who, func(name string) ([]byte, int) {
 		return []byte(r.Header.Get(name)), len(r.Header.Values(name))
 	})
@@ -98,9 +98,13 @@ func (h *plain) rewrite(pr *httputil.ProxyRequest) {
 			}
 		}
 	}
-	values := forwardingValues(said(pr.In), pr.In.Host, h.origin(pr.In))
+	from := h.origin(pr.In)
 	for i, name := range forwarding {
-		pr.Out.Header.Set(name, values[i])
+		kept := ""
+		if from.trusted {
+			kept = said(pr.In, name)
+		}
+		pr.Out.Header.Set(name, string(appendForwardingValue(nil, i, kept, pr.In.Host, from.peer)))
 	}
 }
 
@@ -111,10 +115,8 @@ func (h *plain) origin(r *http.Request) origin {
 	return origin{peer: peer, trusted: isTrusted(peer, h.px.cfg.Trusted)}
 }
 
-// said gives what r says in a field that may be on several lines.
-func said(r *http.Request) func(name string) string {
-	return func(name string) string { return strings.Join(r.Header.Values(name), ", ") }
-}
+// said is what r says in a field that may be on several lines.
+func said(r *http.Request, name string) string { return strings.Join(r.Header.Values(name), ", ") }
 
 // failed answers when the backend cannot be reached.
 func (h *plain) failed(w http.ResponseWriter, r *http.Request, err error) {

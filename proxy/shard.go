@@ -90,6 +90,7 @@ type shard struct {
 
 	spareAttempts []*attempt
 	spareHeads    [][]byte
+	spareBytes    int // in spareHeads
 
 	stats Stats
 }

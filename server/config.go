@@ -50,6 +50,15 @@ type Config struct {
 	// lines; see there for what zero means.
 	Handshake handshake.Options
 
+	// Compress says how messages are compressed (RFC 7692) for clients that
+	// offer it; 0 means CompressShared. Handshake.Deflate, when it is set and
+	// Compress is not CompressOff, says it in detail instead.
+	Compress Compression
+	// CompressMin is the payload in bytes from which a message that the server
+	// sends of its own is compressed; 0 means 256, a negative one means that all
+	// are. Echo answers as it was asked, whatever the size.
+	CompressMin int
+
 	// Topics says what the topics are like; see there for what zero means.
 	Topics TopicConfig
 
@@ -66,6 +75,26 @@ type Config struct {
 
 	kernel epoll.Kernel // of a simulation; nil means Linux
 }
+
+// Compression is a way to use permessage-deflate.
+type Compression uint8
+
+const (
+	// CompressShared: each message is compressed for itself, in both directions
+	// (server_no_context_takeover, client_no_context_takeover), by what all
+	// connections of a loop share. A connection holds nothing between messages.
+	CompressShared Compression = iota
+
+	// CompressContext: a message may refer to the ones before, in both
+	// directions, which pays for small messages that resemble each other. Each
+	// connection holds two windows, in the memory budget, of 1<<contextBits
+	// bytes; that of the client is up to 32 KiB if it does not let us choose
+	// (client_max_window_bits).
+	CompressContext
+
+	// CompressOff: not negotiated.
+	CompressOff
+)
 
 // Unlimited takes a bound away where 0 means a default.
 const Unlimited = -1
@@ -85,6 +114,8 @@ func (cfg Config) withDefaults() Config {
 	def(&cfg.MaxHead, handshake.DefaultHead)
 	def(&cfg.MaxPending, 1<<20)
 	def(&cfg.MaxHTTP, 1024)
+	def(&cfg.CompressMin, 256)
+	cfg.Handshake.Deflate = cfg.deflate()
 	if cfg.MaxMessage == 0 {
 		cfg.MaxMessage = 16 << 20
 	}

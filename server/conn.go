@@ -47,7 +47,8 @@ func (c Conn) find() (epoll.Slot, *state) {
 }
 
 // Send sends one message, text or binary, or a ping or pong; payload is the
-// caller's again when Send returns. While the message that SendPiece began has
+// caller's again when Send returns. Where that was agreed on, a message of
+// Config.CompressMin or more bytes is compressed. While the message that SendPiece began has
 // not ended, a data message waits for its end (RFC 6455 §5.4). A control
 // payload over 125 bytes, and a Close, which Close sends, are bugs, and panic.
 func (c Conn) Send(op ws.OpCode, payload []byte) {
@@ -65,16 +66,22 @@ func (c Conn) Send(op ws.OpCode, payload []byte) {
 	}
 	if st.flags&flagMidSend != 0 {
 		c.sh.stats.BytesOut += uint64(len(payload))
-		c.sh.postpone(slot, frame.AppendFrame(nil, true, op, payload))
+		c.sh.postpone(slot, c.sh.postponable(st, op, payload))
 		return
 	}
-	c.sh.data(slot, true, op, payload)
+	c.sh.message(slot, st, op, payload)
 }
 
 // SendPiece sends a part of a message as a frame of its own: first and last
 // say whether it begins and ends the message. The parts of one message follow
 // each other; messages of Send, and pings, may be sent meanwhile.
+//
+// Whether the message is compressed is decided by its first part, as by Send.
 func (c Conn) SendPiece(op ws.OpCode, first, last bool, payload []byte) {
+	c.sendPiece(op, first, last, payload, packLarge)
+}
+
+func (c Conn) sendPiece(op ws.OpCode, first, last bool, payload []byte, how packing) {
 	slot, st := c.find()
 	if st == nil || st.phase != phaseOpen || st.proto.CloseSent() {
 		return
@@ -87,7 +94,7 @@ func (c Conn) SendPiece(op ws.OpCode, first, last bool, payload []byte) {
 	} else {
 		st.flags |= flagMidSend
 	}
-	c.sh.data(slot, last, op, payload)
+	c.sh.part(slot, st, op, first, last, payload, how)
 	if last && st.flags&flagPostponed != 0 {
 		c.sh.sendPostponed(c.id)
 	}

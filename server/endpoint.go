@@ -30,7 +30,8 @@ type Endpoint struct {
 
 	// Piece gets a message as its bytes arrive, so that its size costs no
 	// memory. p and p.Data are valid, and p.Data may be written to, until
-	// Piece returns.
+	// Piece returns. A compressed message comes inflated; the Header is then
+	// that of the frame on the wire.
 	Piece func(c Conn, p *frame.Piece)
 
 	// Blocking gets whole messages on a goroutine that exists only while
@@ -55,13 +56,19 @@ type Endpoint struct {
 
 // Echo sends every message back as it arrives, piece by piece: a message of
 // any size costs no memory. A piece that is not a whole frame leaves as a
-// fragment of its own, so a frame that was begun is never waited for.
+// fragment of its own, so a frame that was begun is never waited for. What came
+// compressed goes back compressed, unless it is a small message that would not
+// become shorter, and what came as it is goes back as it is.
 func Echo() *Endpoint {
 	return &Endpoint{
 		About: "echoes text and binary messages",
 		Piece: func(c Conn, p *frame.Piece) {
 			if len(p.Data) > 0 || p.First || p.Last { // an empty piece in the middle says nothing
-				c.SendPiece(p.Op, p.First, p.Last, p.Data)
+				how := packNever
+				if p.Compressed {
+					how = packAlways
+				}
+				c.sendPiece(p.Op, p.First, p.Last, p.Data, how)
 			}
 		},
 	}

@@ -114,8 +114,8 @@ func join(t testing.TB, conn net.Conn, h *handshake.Hello, first []byte) *client
 	return c
 }
 
-// accepted reads the 101.
-func (c *client) accepted(h *handshake.Hello) {
+// accepted reads the 101, and what was agreed on compression.
+func (c *client) accepted(h *handshake.Hello) handshake.Deflate {
 	c.t.Helper()
 	var resp handshake.Response
 	for {
@@ -129,7 +129,7 @@ func (c *client) accepted(h *handshake.Hello) {
 			}
 			c.protocol = string(resp.Protocol)
 			c.in = append([]byte(nil), c.in[n:]...)
-			return
+			return resp.Deflate
 		}
 		if err := c.fill(); err != nil {
 			c.t.Fatalf("no answer to the handshake: %v (read so far %q)", err, c.in)

@@ -78,6 +78,7 @@ func TestPlainRequestsGetTheirAnswers(t *testing.T) {
 		body    string
 	}{
 		{"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, "ok\n"},
+		{"\r\nGET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, "ok\n"},
 		{"GET /healthz HTTP/1.0\r\n\r\n", 200, "ok\n"},
 		{"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 404, "404 page not found\n"},
 		{"POST /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", 405, "Method Not Allowed\n"},
@@ -88,7 +89,7 @@ func TestPlainRequestsGetTheirAnswers(t *testing.T) {
 		}
 	}
 	eventually(t, "no plain connection is left", func() bool { st := s.Stats(); return st.HTTP == 0 && st.Connections == 0 })
-	if st := s.Stats(); st.Closed[ReasonHTTP] != 5 || st.Refused != 0 {
+	if st := s.Stats(); st.Closed[ReasonHTTP] != 6 || st.Refused != 0 {
 		t.Errorf("%+v", st)
 	}
 }

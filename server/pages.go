@@ -21,6 +21,11 @@ func (s *Server) Endpoints() iter.Seq2[string, string] {
 	}
 }
 
+// Trouble gives /healthz something to ask: what f returns, if anything, is said
+// there, as "degraded: ...", with 200 still, since clients are served. To be
+// called before Start.
+func (s *Server) Trouble(f func() string) { s.trouble = f }
+
 // MountHealth puts /healthz on the server's Mux, which is for monitors.
 func (s *Server) MountHealth() {
 	s.http.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -29,6 +34,12 @@ func (s *Server) MountHealth() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			io.WriteString(w, "draining\n")
 			return
+		}
+		if s.trouble != nil {
+			if text := s.trouble(); text != "" {
+				io.WriteString(w, "degraded: "+text+"\n")
+				return
+			}
 		}
 		io.WriteString(w, "ok\n")
 	})

@@ -103,7 +103,7 @@ func (sh *shard) beat(c epoll.Slot, st *state, b *beat) {
 		st.place += uint32(b.every * (late/b.every + 1))
 		if sh.loop.Pending(c) > 0 {
 			sh.srv.topics.dropped[DropBeat].Add(1)
-		} else if sh.data(c, true, ws.OpText, b.message); sh.loop.ID(c) != id {
+		} else if sh.message(c, st, ws.OpText, b.message); sh.loop.ID(c) != id {
 			return
 		}
 	}
@@ -136,7 +136,7 @@ func (s *Server) alarm(l *epoll.Loop) {
 			a.next += a.every * (late/a.every + 1)
 			// Without a subscriber there is no such topic, and when the
 			// queues are full the next beat will do.
-			s.topics.publish(a.topic, ws.OpText, a.message, nil, 0)
+			s.topics.publish(&publication{name: a.topic, op: ws.OpText, payload: a.message})
 		}
 	}
 	s.setAlarm(l)

@@ -31,23 +31,26 @@ const (
 	ReasonHTTP                     // plain HTTP, handed to net/http; its end is not seen here
 	ReasonPanic                    // the endpoint's code panicked: Close 1011
 	ReasonError                    // a system call failed
+	ReasonInflate                  // a compressed message was corrupt: Close 1007
 	NumReasons
 )
 
 var reasonNames = [NumReasons]string{
 	"open", "peer closed", "endpoint closed", "protocol error", "invalid UTF-8", "message too large", "idle",
 	"drain", "slow reader", "write stalled", "memory budget", "eof", "reset", "handshake refused",
-	"handshake timeout", "too many connections", "plain http", "endpoint panicked", "system error",
+	"handshake timeout", "too many connections", "plain http", "endpoint panicked", "system error", "corrupt compression",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
 
 // reasonOf is the reason for a fault that the parser found.
 func reasonOf(e *frame.Error) Reason {
-	switch e.Code {
-	case ws.StatusInvalidFramePayloadData:
+	switch {
+	case e == frame.ErrInflate:
+		return ReasonInflate
+	case e.Code == ws.StatusInvalidFramePayloadData:
 		return ReasonUTF8
-	case ws.StatusMessageTooBig:
+	case e.Code == ws.StatusMessageTooBig:
 		return ReasonTooLarge
 	}
 	return ReasonProtocol

@@ -27,6 +27,7 @@ type Server struct {
 	topics     *Topics
 	sliceSends int        // of a fan-out, before the other connections have their turn
 	aligned    []*aligned // heart beats of all connections at once
+	trouble    func() string
 
 	// Written before Start, only read afterwards.
 	endpoints []*Endpoint

@@ -45,6 +45,7 @@ const (
 	flagJoining                     // a message in fragments is in shard.joins
 	flagQueued                      // there is a queue in shard.queues for Endpoint.Blocking
 	flagUpgraded                    // the 101 was sent
+	flagDeflating                   // the message of flagMidSend is compressed
 )
 
 // shard is the server's part of one loop. Its fields belong to the loop's
@@ -65,6 +66,7 @@ type shard struct {
 	postponed map[epoll.Slot][]byte
 	queues    map[epoll.Slot]*queue
 	values    map[epoll.Slot]any
+	squeeze   squeeze
 	faults    map[epoll.Slot]error // what was wrong, until the connection's end is told
 
 	fan        fan
@@ -86,6 +88,7 @@ func newShard(srv *Server, l *epoll.Loop) *shard {
 		postponed: map[epoll.Slot][]byte{},
 		queues:    map[epoll.Slot]*queue{},
 		values:    map[epoll.Slot]any{},
+		squeeze:   newSqueeze(srv),
 		faults:    map[epoll.Slot]error{},
 		several:   map[epoll.Slot][]seat{},
 	}
@@ -132,8 +135,16 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 	st.flags &^= flagPinged
 	conn := Conn{sh, sh.loop.ID(c)}
 	ep := sh.srv.endpoints[st.endpoint]
+	rules := &sh.rules
+	if st.proto.Deflate.On() {
+		rules = &sh.squeeze.rules
+	}
+	var before frame.Parser
 	for done < len(in) {
-		n, out, err := st.proto.Next(&sh.rules, in[done:], sh.loop.Out(c), &sh.piece)
+		if rules != &sh.rules {
+			before = st.proto.Parser
+		}
+		n, out, err := st.proto.Next(rules, in[done:], sh.loop.Out(c), &sh.piece)
 		sh.loop.SetOut(out)
 		if sh.loop.ID(c) != conn.id {
 			return len(in) // the socket was found broken
@@ -145,23 +156,18 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 		if n == 0 {
 			return done
 		}
-		done += n
 		switch p := &sh.piece; {
 		case p.Op == ws.OpClose:
 			sh.peerClosed(c, st)
 			return len(in)
 		case p.Op.IsControl() || st.proto.CloseSent():
 			// Answered already, or too late to matter.
+		case p.Compressed:
+			n = sh.inflate(c, st, conn, ep, in[done:], n, &before)
 		default:
-			if sh.stats.BytesIn += uint64(len(p.Data)); p.Last {
-				sh.stats.MessagesIn++
-			}
-			if ep.Piece != nil {
-				ep.Piece(conn, p)
-			} else if ep.Message != nil || ep.Blocking != nil {
-				sh.join(c, st, conn, ep, p)
-			}
+			sh.take(c, st, conn, ep, p)
 		}
+		done += n
 		if sh.loop.ID(c) != conn.id {
 			return len(in) // ended meanwhile
 		}
@@ -170,6 +176,19 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 		}
 	}
 	return done
+}
+
+// take gives a piece of a message, as it was before it was compressed, to the
+// endpoint.
+func (sh *shard) take(c epoll.Slot, st *state, conn Conn, ep *Endpoint, p *frame.Piece) {
+	if sh.stats.BytesIn += uint64(len(p.Data)); p.Last {
+		sh.stats.MessagesIn++
+	}
+	if ep.Piece != nil {
+		ep.Piece(conn, p)
+	} else if ep.Message != nil || ep.Blocking != nil {
+		sh.join(c, st, conn, ep, p)
+	}
 }
 
 // data appends a data frame for c to what goes out. Large payloads are written
@@ -353,6 +372,10 @@ func (sh *shard) forget(c epoll.Slot, st *state) {
 	}
 	if st.flags&flagQueued != 0 {
 		delete(sh.queues, c)
+	}
+	if st.proto.Deflate.On() {
+		sh.forgetIn(c)
+		sh.forgetOut(c)
 	}
 	delete(sh.values, c)
 	delete(sh.faults, c)

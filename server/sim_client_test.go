@@ -22,6 +22,7 @@ type simClient struct {
 	head    int    // bytes of the head, the first unit
 	status  int    // of the answer it deserves; 0: it is plain HTTP
 	key     string // Sec-WebSocket-Key
+	agrees  string // Sec-WebSocket-Extensions of the answer
 	units   [][]byte
 	begun   bool // a part of units[0] is sent
 	talking bool // the head is sent
@@ -156,7 +157,7 @@ func (c *simClient) wasRead(b []byte) {
 			return
 		}
 		c.upgraded = true
-		c.want.add(simToken{kind: wantHTTP, code: 101, data: acceptOf(c.key)})
+		c.want.add(simToken{kind: wantHTTP, code: 101, data: acceptOf(c.key), deflate: c.agrees})
 		if c.openPanics() {
 			c.close(1011, ReasonPanic)
 		} else if c.path == "/message" {
@@ -166,7 +167,14 @@ func (c *simClient) wasRead(b []byte) {
 	if c.upgraded && !c.broken && !c.peerClose {
 		if code := c.in.read(b, c.show); code != 0 {
 			c.broken = true
-			c.close(code, map[int]Reason{1002: ReasonProtocol, 1007: ReasonUTF8, 1009: ReasonTooLarge}[code])
+			if d := c.in.deflate; d != nil && len(d.damaged) > 0 && c.path == "/echo" && !c.final && c.own == nil {
+				// Of what was inflated before the fault some may have been echoed.
+				if !d.begun {
+					c.want.add(simToken{kind: wantStart, code: int(c.in.message), optional: true})
+				}
+				c.want.add(simToken{kind: wantData, data: d.damaged, optional: true})
+			}
+			c.close(code%10_000, map[int]Reason{1002: ReasonProtocol, 1007: ReasonUTF8, 1009: ReasonTooLarge, simCorrupt: ReasonInflate}[code])
 		}
 	}
 }

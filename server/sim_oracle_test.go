@@ -39,6 +39,9 @@ type simReader struct {
 	message byte   // opcode of the message that has begun, 0: none
 	total   uint64 // payload of the message, as declared
 	rune    []byte // the incomplete rune at the end of a text
+
+	deflate    *simDeflate // nil: not agreed on
+	compressed bool        // the message that has begun is
 }
 
 func newSimReader(ofServer bool, max uint64) *simReader {
@@ -79,6 +82,23 @@ func (r *simReader) read(b []byte, yield func(simFrame) bool) (code int) {
 				r.at++
 			}
 		}
+		if r.compressed && r.head[0]&8 == 0 {
+			code, f := r.inflate(data)
+			if code != 0 {
+				return code
+			}
+			if r.left == 0 {
+				r.head, r.size = r.head[:0], -1
+			}
+			if f.end && f.fin {
+				r.message, r.total, r.compressed = 0, 0, false
+				r.deflate.end()
+			}
+			if (len(f.data) > 0 || f.first || f.end) && !yield(f) {
+				return 0
+			}
+			continue
+		}
 		f := simFrame{op: r.head[0] & 15, fin: r.head[0]&0x80 != 0, first: first, end: r.left == 0, data: data}
 		if f.op&8 != 0 {
 			r.control = append(r.control, data...)
@@ -104,13 +124,48 @@ func (r *simReader) read(b []byte, yield func(simFrame) bool) (code int) {
 	return 0
 }
 
+// inflate takes payload of a compressed message. The frame that it makes of it is
+// empty, and begins and ends nothing, when there is nothing to be said.
+func (r *simReader) inflate(data []byte) (code int, f simFrame) {
+	d := r.deflate
+	end := r.left == 0
+	last := end && r.head[0]&0x80 != 0
+	plain, ok := d.inflate(data, last)
+	fits := plain
+	if r.max > 0 && r.total+uint64(len(plain)) > r.max {
+		fits = plain[:r.max-r.total]
+	}
+	r.total += uint64(len(plain))
+	d.damaged = fits
+	switch {
+	case r.message == 1 && !r.text(fits, false):
+		return 1007, f
+	case len(fits) < len(plain):
+		return 1009, f
+	case !ok:
+		return simCorrupt, f
+	case r.message == 1 && last && len(r.rune) > 0:
+		return 1007, f
+	}
+	d.damaged = nil
+	if !d.begun && (len(plain) > 0 || last) {
+		d.begun, f.first, f.op = true, true, r.message
+	}
+	f.data, f.fin, f.end = plain, last, last
+	if r.ofServer { // its frames are looked at; a client's do not show in an echo
+		f.op, f.end = r.head[0]&15, end
+	}
+	return 0, f
+}
+
 // header looks at the bytes of a header that are there (§5.2 to §5.5).
 func (r *simReader) header() (code int, whole bool) {
 	h := r.head
 	op, fin := h[0]&15, h[0]&0x80 != 0
 	if len(h) == 1 {
 		switch {
-		case h[0]&0x70 != 0, // RSV
+		case h[0]&0x30 != 0, // RSV
+			h[0]&0x40 != 0 && (r.deflate == nil || op == 0 || op >= 8), // RSV1
 			op >= 3 && op <= 7, op >= 11, // reserved
 			op >= 8 && !fin,                     // control frames are not fragmented
 			op == 0 && r.message == 0,           // nothing to continue
@@ -149,7 +204,8 @@ func (r *simReader) header() (code int, whole bool) {
 		}
 		size = lo
 	}
-	if op < 8 && r.max > 0 && r.total+size > r.max {
+	compressed := r.compressed || h[0]&0x40 != 0
+	if op < 8 && !compressed && r.max > 0 && r.total+size > r.max {
 		return 1009, false
 	}
 	need := 2 + extra
@@ -164,7 +220,9 @@ func (r *simReader) header() (code int, whole bool) {
 	}
 	r.left, r.size, r.at = size, int64(size), 0
 	if op < 8 {
-		r.total += size
+		if r.compressed = compressed; !compressed {
+			r.total += size
+		}
 		if op != 0 {
 			r.message, r.rune = op, nil
 		}
@@ -225,6 +283,9 @@ type simToken struct {
 	code int
 	data []byte
 	why  Reason
+
+	optional bool // data that may come, or some of it
+	deflate  string
 }
 
 func (t simToken) String() string {
@@ -241,7 +302,7 @@ func (w *simWant) add(t simToken) {
 		if len(t.data) == 0 {
 			return
 		}
-		if n > 0 && (*w)[n-1].kind == wantData {
+		if n > 0 && (*w)[n-1].kind == wantData && !t.optional {
 			(*w)[n-1].data = append((*w)[n-1].data, t.data...)
 			return
 		}
@@ -266,7 +327,13 @@ func (w *simWant) take(got simToken) error {
 		return fmt.Errorf("the server sent %v and owes nothing", got)
 	}
 	t := &(*w)[0]
+	if t.optional && got.kind != wantData {
+		*w = (*w)[1:]
+		return w.take(got)
+	}
 	switch {
+	case t.kind == wantHTTP && t.code == 101 && t.deflate != got.deflate:
+		return fmt.Errorf("the server agreed on %q, and should on %q", got.deflate, t.deflate)
 	case t.kind != got.kind || t.code != got.code:
 		return fmt.Errorf("the server sent %v and owes %v", got, *t)
 	case t.kind == wantData && len(got.data) < len(t.data) && bytes.HasPrefix(t.data, got.data):
@@ -317,6 +384,7 @@ func httpAnswer(b []byte) (t simToken, n int, err error) {
 	n = len(head) + 4
 	if t.code == 101 {
 		t.data = []byte(field["sec-websocket-accept"])
+		t.deflate = field["sec-websocket-extensions"]
 		if !strings.EqualFold(field["upgrade"], "websocket") || !strings.EqualFold(field["connection"], "upgrade") {
 			err = fmt.Errorf("a 101 without what it needs: %q", head)
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+
+	"wspoll/frame"
 )
 
 // What the clients of a simulation say: heads and frames, good and bad ones.
@@ -16,6 +18,13 @@ type simTalk struct {
 	rng   *rand.Rand
 	max   int // Config.MaxMessage
 	units [][]byte
+
+	// When compression is agreed on; see sim_deflate_test.go.
+	z       *frame.Deflater
+	agreed  simDeflate
+	window  frame.Deflation
+	small   bool
+	offered string // line of the head
 }
 
 var simTalks = []func(*simTalk){
@@ -27,6 +36,7 @@ var simTalks = []func(*simTalk){
 	(*simTalk).atLimit,
 	(*simTalk).commands,
 	(*simTalk).noise,
+	(*simTalk).corrupt, (*simTalk).bomb,
 	func(*simTalk) {}, // silence
 }
 
@@ -101,6 +111,10 @@ func (t *simTalk) control() {
 
 // send is one message, in fragments or not, with controls between them.
 func (t *simTalk) send(op byte, p []byte) {
+	if t.z != nil && !t.one(3) && (!t.small || len(p) < 2000) {
+		t.compressed(op, t.packed(p))
+		return
+	}
 	for !t.one(3) && len(p) > 0 && t.one(2) || t.one(12) {
 		n := 0
 		if !t.one(6) {
@@ -290,6 +304,9 @@ func (t *simTalk) heads(path string) (head string, status int, key string) {
 	k := "Sec-WebSocket-Key: " + key
 	if !t.one(6) {
 		lines := []string{k}
+		if t.offered != "" {
+			lines = append(lines, "Sec-WebSocket-Extensions: "+t.offered)
+		}
 		for range t.n(4) {
 			lines = append(lines, fmt.Sprintf("X-Filler-%d: %s", len(lines), strings.Repeat("f", t.n(200))))
 		}

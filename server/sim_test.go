@@ -139,6 +139,8 @@ func simulate(seed uint64, steps int, tracing bool, total *simTotals) *simFailur
 		IdleTimeout:      time.Duration(choose(20, 120, -1)) * time.Second,
 		CloseTimeout:     time.Duration(choose(1, 5)) * time.Second,
 		WriteTimeout:     time.Duration(choose(3, 10)) * time.Second,
+		Compress:         Compression(choose(0, 0, 1, 1, 2)),
+		CompressMin:      choose(0, -1, 50),
 		Log:              slog.New(simLog{s}),
 		kernel:           s.k,
 	}
@@ -352,6 +354,12 @@ func (s *simulation) connect() {
 		in:     newSimReader(false, uint64(t.max)),
 		out:    newSimReader(true, 0),
 	}
+	o := t.offer(s.cfg.Compress)
+	t.offered, c.in.deflate, c.out.deflate = o.line, o.in, o.out
+	if c.agrees = ""; o.in != nil {
+		c.agrees = o.agreement()
+	}
+	t.deflater(o, c.window < 1000)
 	head, status, key := t.heads(c.path)
 	c.status, c.key, c.head = status, key, len(head)
 	if t.one(20) {

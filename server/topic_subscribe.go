@@ -22,7 +22,7 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 	if _, on := sh.seatOn(c, st, name); on {
 		return nil
 	}
-	lc, pos, err := sh.srv.topics.enter(sh, name, md, begin)
+	lc, at, err := sh.srv.topics.enter(sh, name, md, begin)
 	if err != nil {
 		return err
 	}
@@ -35,14 +35,19 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 		return ErrSubscribed
 	}
 	id := sh.loop.ID(c)
-	sh.putApart(c, g, pos)
-	if md == modeSeq {
-		sh.tell(c, st, "at", name, pos)
-	}
-	if first := lc.first(); pos+1 < first {
+	began := at.num
+	if first := lc.first(); at.seq+1 < first {
 		// Not its fault, so no policy speaks.
-		if g.behind[c] = first - 1; md == modeSeq && pos > 0 {
-			sh.tell(c, st, "gap", name, pos+1, first-1)
+		at = reached{seq: first - 1, num: lc.floor(), fresh: true}
+	}
+	sh.putApart(c, g, at)
+	if n := begin.since; n > 0 && sh.srv.topics.foreign() {
+		sh.tell(c, st, "gap", name, n+1, max(n+1, began))
+	}
+	if md == modeSeq {
+		sh.tell(c, st, "at", name, began)
+		if began > 0 && began < at.num {
+			sh.tell(c, st, "gap", name, began+1, at.num)
 		}
 	}
 	if sh.loop.Flush(c); sh.loop.ID(c) == id {
@@ -113,6 +118,16 @@ func (tp *Topics) Unsubscribe(c Conn, name string) {
 //	at N NAME       first: what follows of NAME has numbers above N
 //	gap N M NAME    those from N to M will not come
 //	own N NAME      the message that you published has become number N
+//
+// A server that shares its topics with others (see Topics.Join) may, while it
+// cannot reach them, send a message before it has its number. It begins with
+// the line
+//
+//	local NAME
+//
+// and comes again, with its number, when they are reached again. There,
+// numbers go up but not by one, and gap N M means that messages between may
+// have been lost.
 //
 // Numbers of a topic go up by one, and never come twice, not after a restart
 // either: a new topic begins at the time, in microseconds. A client that comes
@@ -225,11 +240,16 @@ func (tp *Topics) message(c Conn, op ws.OpCode, payload []byte) {
 		c.Close(ws.StatusPolicyViolation, "topic "+t.name+" takes no messages from clients")
 		return
 	}
-	_, err := tp.publish(t.name, op, payload, c.sh, c.id)
+	var err error
+	if tp.relay != nil {
+		err = tp.pass(t.name, op, payload, c.Ref(), nil)
+	} else {
+		_, err = tp.publish(&publication{name: t.name, op: op, payload: payload, from: c.Ref()})
+	}
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		c.sh.sendClose(slot, st, ReasonTooLarge, ws.StatusMessageTooBig, "larger than a message of a topic may be, "+strconv.Itoa(tp.limit)+" bytes")
-	case errors.Is(err, ErrMemory):
+	case errors.Is(err, ErrMemory) || errors.Is(err, ErrBusy):
 		c.sh.sendClose(slot, st, ReasonMemory, statusTryAgainLater, "out of memory for messages; try again later")
 	case err == nil:
 		tp.holdBack(c)

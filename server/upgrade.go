@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"wspoll/epoll"
+	"wspoll/frame"
 	"wspoll/handshake"
 )
 
@@ -60,6 +61,9 @@ func (sh *shard) open(c epoll.Slot, st *state, ep uint16, r *handshake.Request, 
 	l.SetOut(handshake.AppendAnswer(l.Out(c), a, &sh.srv.cfg.Handshake))
 	st.endpoint, st.phase = ep, phaseOpen
 	st.flags |= flagUpgraded
+	if d := &a.Deflate; d.On {
+		st.proto.Deflate = frame.NewTerms(d.ServerBits, d.ClientBits, d.ServerNoContext, d.ClientNoContext)
+	}
 	st.seen = l.Tick()
 	for i, p := range sh.srv.cfg.Handshake.Protocols {
 		if p == a.Protocol {
@@ -105,5 +109,5 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	}
 	sh.stats.Closed[ReasonHTTP]++
 	fd := sh.loop.Detach(c)
-	sh.srv.http.hand(fd, bytes.Clone(in))
+	sh.srv.http.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))))
 }
