@@ -46,9 +46,9 @@ type serveOptions struct {
 	pidfile        string
 	proxyListen    string
 	push           pushOptions
+	nats           natsOptions
 	trace          traceOptions
 	noPage         bool
-	nats           natsOptions
 	bareEcho       bool
 	barePush       bool
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 )
@@ -210,6 +212,30 @@ func TestDeflatingAllocatesNothing(t *testing.T) {
 	round()
 	if n := testing.AllocsPerRun(50, round); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// What a Deflater holds is for a goroutine, and not for a connection.
+func TestSizesOfTheDeflater(t *testing.T) {
+	var before, after runtime.MemStats
+	use := func(bits uint8, s *Deflation) uint64 {
+		z := NewDeflater()
+		out := make([]byte, 0, 1000)
+		runtime.ReadMemStats(&before)
+		z.Append(out, s, bits, sampleText[:100], true)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	for bits := uint8(8); bits <= 15; bits++ {
+		if n := use(bits, nil); n > 1<<20 {
+			t.Errorf("a window of %d bits: %d bytes", bits, n)
+		}
+	}
+	if n := use(15, &Deflation{}); n > 1<<20 {
+		t.Errorf("for small messages that refer to others: %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Deflater{}) + unsafe.Sizeof(Deflation{}); n > 256 {
+		t.Errorf("without use: %d bytes", n)
 	}
 }
 
