@@ -63,6 +63,7 @@ failed.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.server, "server", "", "listen on this address and test the clients that connect, instead of a server")
+	f.SetAnnotation("server", perCall, []string{})
 	f.StringArrayVar(&o.only, "only", nil, "run the cases whose id matches a pattern like 'rfc6455-5.*'; repeatable")
 	f.BoolVar(&o.list, "list", false, "list the cases and run none; with --server those for clients, with --json for machines")
 	f.StringVar(&o.json, "json", "", "file for the results, - for stdout instead of the report")

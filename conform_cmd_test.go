@@ -48,7 +48,7 @@ func TestConformIsCalledRightOrSaysWhy(t *testing.T) {
 		{[]string{"ws://a/", "ws://b/"}, 2, "accepts at most 1 arg(s), received 2"},
 		{[]string{"ws://a/", "--server", ":0"}, 2, "there is a URL, ws://a/, and --server :0; only one of them can be tested"},
 		{[]string{"--server", ":0", "--parallel", "3"}, 2, "--parallel is about the connections to a URL, and with --server it is the clients that connect"},
-		{[]string{"http://a/"}, 2, `URL "http://a/": must be like ws://host:port/path or wss://host/path`},
+		{[]string{"http://a/"}, 2, "http://a/: the scheme of a WebSocket is ws or wss, not http (RFC 6455 §3)"},
 		{[]string{"ws://a/", "--timeout", "1ms"}, 2, "--timeout 1ms: must be from 10ms to an hour"},
 		{[]string{"ws://a/", "--timeout", "soon"}, 2, "--timeout soon: must be a time like 500ms, 5s, 2m or 1h30m"},
 		{[]string{"ws://a/", "--parallel", "0"}, 2, "--parallel 0: must be from 1 to 1024"},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"wspoll/epoll"
@@ -65,6 +66,13 @@ type Config struct {
 	// connection is told at debug level.
 	Log *slog.Logger
 
+	// Trace is asked of each new connection, on its loop, who shall see its
+	// bytes; it may return nil, and nil means nobody of any. When the request
+	// has come and TracePath says no to its path, the Tap is taken off; nil
+	// means yes to all.
+	Trace     func(peer netip.AddrPort) epoll.Tap
+	TracePath func(path []byte) bool
+
 	kernel epoll.Kernel // of a simulation; nil means Linux
 }
 
@@ -79,8 +87,8 @@ const (
 
 	// CompressContext: a message may refer to the ones before, in both
 	// directions, which pays for small messages that resemble each other. Each
-	// connection holds two windows, in the memory budget, of 1<<contextBits
-	// bytes; that of the client is up to 32 KiB if it does not let us choose
+	// connection holds two windows, in the memory budget, of up to 4 KiB each;
+	// that of the client is up to 32 KiB if it does not let us choose
 	// (client_max_window_bits).
 	CompressContext
 

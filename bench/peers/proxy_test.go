@@ -82,7 +82,23 @@ func TestNpmWsClientThroughTheProxy(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			s := start(t, "--subprotocol", "chat")
 			px := startWspollProxy(t, hostOf(t, s.url), mode, "--max-message", "64MiB", "--idle-timeout", "2m")
-			node(t, "ws", "echo.mjs", through(t, px, s.url))
+			node(t, "ws", "echo.mjs", through(t, px, s.url), agreements["shared"])
+		})
+	}
+}
+
+// The page comes as plain HTTP and its WebSockets as tunnels, both through the
+// proxy, from the origin that the page has there.
+func TestChromiumThroughTheProxy(t *testing.T) {
+	for _, mode := range []string{"frames", "tunnel"} {
+		t.Run(mode, func(t *testing.T) {
+			s := start(t)
+			px := startWspollProxy(t, hostOf(t, s.url), mode, "--idle-timeout", "2m")
+			chromiumUses(t, "http://"+px.addr+"/")
+			s.logged(`reason="peer closed"`, "code=3001")
+			if mode == "frames" {
+				px.logged("path=/wshandler", "status=101", `end="client closed"`, "code=3001")
+			}
 		})
 	}
 }

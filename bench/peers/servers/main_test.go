@@ -219,6 +219,74 @@ func compresses(t *testing.T, url string) {
 	}
 }
 
+func TestServersThatPushSendToAllOthers(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range peers {
+		if p.push == nil {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			url := start(t, self, p.name, "127.0.0.1:0", "push")
+			from := dial(t, url)
+			others := []*websocket.Conn{dial(t, url), dial(t, url), dial(t, url)}
+			// A server may learn of a connection after its handshake: each says
+			// its name again and again until the one that sends has heard it.
+			heard := make(chan string)
+			go func() {
+				defer close(heard)
+				for {
+					_, b, err := from.ReadMessage()
+					if err != nil {
+						return
+					}
+					heard <- string(b)
+				}
+			}()
+			for i, c := range others {
+				for again := time.NewTicker(10 * time.Millisecond); ; {
+					if err := c.WriteMessage(websocket.TextMessage, fmt.Append(nil, i)); err != nil {
+						t.Fatal(err)
+					}
+					select {
+					case <-again.C:
+						continue
+					case name := <-heard:
+						if name != fmt.Sprint(i) {
+							continue
+						}
+					}
+					again.Stop()
+					break
+				}
+			}
+			go func() {
+				for range heard {
+				}
+			}()
+			if err := from.WriteMessage(websocket.BinaryMessage, payload(128)); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range others {
+				for {
+					kind, b, err := c.ReadMessage()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if kind == websocket.BinaryMessage {
+						if !bytes.Equal(b, payload(128)) {
+							t.Errorf("%d bytes came", len(b))
+						}
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestNpmWsEchoes(t *testing.T) {
 	missing := t.Skipf
 	if os.Getenv("WSPOLL_REQUIRE") == "1" {
@@ -265,7 +333,7 @@ func TestListNamesEveryServer(t *testing.T) {
 }
 
 func TestBadCallsAreRefused(t *testing.T) {
-	for _, args := range [][]string{{}, {"gorilla"}, {"none", "127.0.0.1:0"}, {"gorilla", "0.0.0.0:0"}, {"gorilla", "127.0.0.1"}, {"list", "a", "b"}} {
+	for _, args := range [][]string{{}, {"gorilla"}, {"none", "127.0.0.1:0"}, {"gorilla", "0.0.0.0:0"}, {"gorilla", "127.0.0.1"}, {"list", "a", "b"}, {"coder", "127.0.0.1:0", "push"}, {"gws", "127.0.0.1:0", "pull"}} {
 		if err := run(args, io.Discard); err == nil {
 			t.Errorf("servers %q is no error", args)
 		}
