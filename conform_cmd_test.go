@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -75,6 +76,10 @@ func TestConformListsItsCases(t *testing.T) {
 	code, stdout, _ := call("conform", "--list")
 	if n := strings.Count(stdout, "\nrfc6455-"); code != 0 || n < 350 {
 		t.Errorf("exit %d, %d cases", code, n)
+	}
+	readme, err := os.ReadFile("README.md")
+	if want := fmt.Sprintf("%d cases of RFC 6455 and %d of RFC 7692", strings.Count("\n"+stdout, "\nrfc6455-"), strings.Count("\n"+stdout, "\nrfc7692-")); err != nil || !strings.Contains(string(readme), want) {
+		t.Errorf("README.md does not say that there are %s; %v", want, err)
 	}
 	code, stdout, _ = call("conform", "--list", "--server", ":0", "--only", "rfc6455-4.1-answer-*", "--json", "-")
 	var list []struct{ ID, Section, Sentence string }

@@ -69,6 +69,7 @@ var allowed = map[string][]string{
 var codecImports = []string{
 	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "net/url", "slices",
 	"strconv", "strings", "unicode", "unicode/utf8", "unsafe", "compress/flate",
+	"github.com/klauspost/compress/flate",
 	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead",
 }
 

@@ -52,8 +52,12 @@ func TestCompressedEchoIsCheckedAndCounted(t *testing.T) {
 	for _, mode := range []server.Compression{server.CompressShared, server.CompressContext} {
 		srv, url := compressing(t, server.Config{Compress: mode})
 		for _, o := range []Config{
-			{SizeMin: 0}, {SizeMin: 7, Text: true}, {SizeMin: 1024, Text: true, Depth: 8},
-			{SizeMin: 1, SizeMax: 100_000}, {SizeMin: 3 << 20}, {Payload: []byte(strings.Repeat("again and ", 1000)), Text: true},
+			{SizeMin: 0},
+			{SizeMin: 7, Text: true},
+			{SizeMin: 1024, Text: true, Depth: 8},
+			{SizeMin: 1, SizeMax: 100_000},
+			{SizeMin: 3 << 20},
+			{Payload: []byte(strings.Repeat("again and ", 1000)), Text: true},
 		} {
 			before := srv.Stats()
 			o.Targets, o.Connections, o.Compress, o.Limit = targets(t, url+"/echo"), 5, true, 50

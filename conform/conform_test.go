@@ -357,6 +357,14 @@ func TestACancelledRunReturnsWhatItHas(t *testing.T) {
 	}
 }
 
+func TestASubprotocolOfAHeaderIsOffered(t *testing.T) {
+	cases, _ := Select(Cases(Server), []string{"rfc6455-4.1-plain"})
+	o := Options{Timeout: patience, Header: []string{"Sec-WebSocket-Protocol: chat, superchat"}}
+	if r := Run(t.Context(), (&echoServer{}).start(t), cases, o, nil)[0]; r.Verdict != OK {
+		t.Errorf("%s", text1(&r))
+	}
+}
+
 func TestProbeSaysInOneLineWhatIsWrong(t *testing.T) {
 	target := ours(t)
 	if err := Probe(t.Context(), target, Options{Timeout: patience}); err != nil {

@@ -59,7 +59,15 @@ func (s *Session) Head() *Head {
 	if s.opts.Origin != "" {
 		h.Add("Origin: " + s.opts.Origin)
 	}
-	h.Lines = append(h.Lines, s.opts.Header...)
+	for _, l := range s.opts.Header {
+		h.Add(l)
+		if isField(l, "Sec-WebSocket-Protocol") {
+			_, v, _ := strings.Cut(l, ":")
+			for p := range strings.SplitSeq(v, ",") {
+				s.hello.Protocols = append(s.hello.Protocols, strings.TrimSpace(p))
+			}
+		}
+	}
 	return h
 }
 

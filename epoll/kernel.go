@@ -46,8 +46,8 @@ type Kernel interface {
 	Read(fd int32, p []byte) (int, unix.Errno)
 	Write(fd int32, p []byte) (int, unix.Errno)
 	Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno)
-	// WriteLast is Write of bytes that a Shutdown or Close follows at once, or
-	// another Write if it does not take all of them.
+	// WriteLast is Write of bytes that a Shutdown follows at once, or another
+	// Write if it does not take all of them.
 	WriteLast(fd int32, p []byte) (int, unix.Errno)
 	// SocketError takes the error that is kept for a socket.
 	SocketError(fd int32) unix.Errno

@@ -222,3 +222,26 @@ func TestPanicsWhileALoopEndsAreOnPanics(t *testing.T) {
 		t.Errorf("OnPanic was called %d times, want 3, once for each connection", panics)
 	}
 }
+
+// A close while bytes wait that nobody read sends RST: what was said last must
+// have left before.
+func TestLastWordsArriveThoughBytesWereNotRead(t *testing.T) {
+	_, addr := serve(t, Config{ReadBuffer: 512}, script{data: func(l *Loop, c Slot, in []byte) int {
+		l.Write(c, []byte("farewell"))
+		l.Finish(c, false)
+		return len(in)
+	}})
+	for range 20 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		conn.Write(make([]byte, 64<<10))
+		b := make([]byte, 8)
+		if _, err := io.ReadFull(conn, b); err != nil || string(b) != "farewell" {
+			t.Errorf("%q, %v, want the last words", b, err)
+		}
+		conn.Close()
+	}
+}

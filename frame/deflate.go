@@ -2,7 +2,6 @@ package frame
 
 import (
 	"io"
-	"unsafe"
 
 	"github.com/klauspost/compress/flate"
 )
@@ -141,6 +140,3 @@ func (s *Deflation) Keep(payload []byte, bits uint8) {
 	}
 	s.Window = append(s.Window, payload...)
 }
-
-// Size is how many bytes of memory s holds, for its owner's budget.
-func (s *Deflation) Size() int { return int(unsafe.Sizeof(*s)) + cap(s.Window) }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 )
@@ -130,7 +132,9 @@ func TestWhatIsDeflatedObeysItsWindowAndIsInflatedToTheSame(t *testing.T) {
 		}
 	}
 	messages := [][]byte{
-		[]byte("Hello"), {}, []byte("Hello"), []byte("a"), sampleText[:127], sampleText[:128], sampleText[:1000], sampleText[200:300],
+		[]byte("Hello"),
+		{},
+		[]byte("Hello"), []byte("a"), sampleText[:127], sampleText[:128], sampleText[:1000], sampleText[200:300],
 		noise[:100], noise[:100], noise[:300], sampleText[500:5000], make([]byte, 10_000), noise[:2000], noise[:2000],
 		[]byte(strings.Repeat("ab", 5000)), again[:20_000], sampleText[:40_000],
 	}
@@ -213,6 +217,30 @@ func TestDeflatingAllocatesNothing(t *testing.T) {
 	}
 }
 
+// What a Deflater holds is for a goroutine, and not for a connection.
+func TestSizesOfTheDeflater(t *testing.T) {
+	var before, after runtime.MemStats
+	use := func(bits uint8, s *Deflation) uint64 {
+		z := NewDeflater()
+		out := make([]byte, 0, 1000)
+		runtime.ReadMemStats(&before)
+		z.Append(out, s, bits, sampleText[:100], true)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	for bits := uint8(8); bits <= 15; bits++ {
+		if n := use(bits, nil); n > 1<<20 {
+			t.Errorf("a window of %d bits: %d bytes", bits, n)
+		}
+	}
+	if n := use(15, &Deflation{}); n > 1<<20 {
+		t.Errorf("for small messages that refer to others: %d bytes", n)
+	}
+	if n := unsafe.Sizeof(Deflater{}) + unsafe.Sizeof(Deflation{}); n > 256 {
+		t.Errorf("without use: %d bytes", n)
+	}
+}
+
 func TestADeflaterOfOtherBitsIsMisuse(t *testing.T) {
 	for _, bits := range []uint8{0, 7, 16, 255} {
 		func() {
@@ -227,7 +255,7 @@ func TestADeflaterOfOtherBitsIsMisuse(t *testing.T) {
 }
 
 func TestTermsAreWhatWasPutIn(t *testing.T) {
-	if (Terms(0)).On() {
+	if Terms(0).On() {
 		t.Error("the zero value is on")
 	}
 	for out := uint8(8); out <= 15; out++ {

@@ -67,6 +67,10 @@
 // closing handshake. An intermediary that only passes frames on uses the
 // Parser; an endpoint uses the Conn.
 //
+// An Inflater decompresses the messages of permessage-deflate (RFC 7692) as they
+// come, and a Deflater compresses them; both serve all connections of a
+// goroutine. Terms are what one connection has agreed on.
+//
 // AppendFrame, AppendMasked, AppendClose and AppendMaskedClose write frames,
 // AppendHeader a header alone.
 //

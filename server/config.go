@@ -87,8 +87,8 @@ const (
 
 	// CompressContext: a message may refer to the ones before, in both
 	// directions, which pays for small messages that resemble each other. Each
-	// connection holds two windows, in the memory budget, of 1<<contextBits
-	// bytes; that of the client is up to 32 KiB if it does not let us choose
+	// connection holds two windows, in the memory budget, of up to 4 KiB each;
+	// that of the client is up to 32 KiB if it does not let us choose
 	// (client_max_window_bits).
 	CompressContext
 

@@ -376,6 +376,9 @@ func (k *simKernel) Close(fd int32) {
 	}
 	switch {
 	case s.client != nil:
+		if s.held && !s.shut {
+			k.sim.fail("client %d: bytes are held back for a FIN that a close alone may not send", s.client.id)
+		}
 		s.client.wasClosed()
 	case s.listens:
 		k.listeners = slices.DeleteFunc(k.listeners, func(l *simSocket) bool { return l == s })

@@ -23,7 +23,8 @@ import (
 type options struct {
 	protocols []string
 	origin    string
-	deflate   bool // offer permessage-deflate
+	deflate   bool // offer permessage-deflate, and compress all that is sent
+	takeover  bool // and take the context over in both directions, if the library can
 }
 
 // event is what a client has received: a message, or the end.
@@ -40,9 +41,10 @@ type event struct {
 // client is a connection of one of the libraries. A goroutine of its own reads
 // all the time, as a client must that writes much to an echo.
 type client struct {
-	protocol string
-	events   chan event
-	pongs    chan []byte
+	protocol   string
+	extensions string // that were agreed on
+	events     chan event
+	pongs      chan []byte
 
 	send func(text bool, p []byte) error
 	// fragments sends a message with a frame for each part.
@@ -94,7 +96,7 @@ func dialGorilla(ctx context.Context, url string, o options) (*client, error) {
 		return nil, refusal(resp, err)
 	}
 	c := newClient()
-	c.protocol = conn.Subprotocol()
+	c.protocol, c.extensions = conn.Subprotocol(), resp.Header.Get("Sec-WebSocket-Extensions")
 	conn.SetPongHandler(func(p string) error { c.pongs <- []byte(p); return nil })
 	op := func(text bool) int {
 		if text {
@@ -148,14 +150,17 @@ func dialCoder(ctx context.Context, url string, o options) (*client, error) {
 		OnPongReceived: func(_ context.Context, p []byte) { c.pongs <- bytes.Clone(p) },
 	}
 	if o.deflate {
-		opts.CompressionMode = coder.CompressionContextTakeover
+		opts.CompressionMode, opts.CompressionThreshold = coder.CompressionNoContextTakeover, 1
+		if o.takeover {
+			opts.CompressionMode = coder.CompressionContextTakeover
+		}
 	}
 	conn, resp, err := coder.Dial(ctx, url, opts)
 	if err != nil {
 		return nil, refusal(resp, err)
 	}
 	conn.SetReadLimit(-1)
-	c.protocol = conn.Subprotocol()
+	c.protocol, c.extensions = conn.Subprotocol(), resp.Header.Get("Sec-WebSocket-Extensions")
 	bg := context.Background()
 	op := func(text bool) coder.MessageType {
 		if text {
@@ -244,12 +249,14 @@ func dialGWS(_ context.Context, url string, o options) (*client, error) {
 		ReadMaxPayloadSize:  64 << 20,
 		WriteMaxPayloadSize: 64 << 20,
 	}
-	opts.PermessageDeflate.Enabled = o.deflate
+	opts.PermessageDeflate = gws.PermessageDeflate{
+		Enabled: o.deflate, Threshold: 1, ServerContextTakeover: o.takeover, ClientContextTakeover: o.takeover,
+	}
 	conn, resp, err := gws.NewClient(&gwsEvents{c: c}, opts)
 	if err != nil {
 		return nil, refusal(resp, err)
 	}
-	c.protocol = conn.SubProtocol()
+	c.protocol, c.extensions = conn.SubProtocol(), resp.Header.Get("Sec-WebSocket-Extensions")
 	op := func(text bool) gws.Opcode {
 		if text {
 			return gws.OpcodeText

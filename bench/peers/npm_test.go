@@ -35,8 +35,20 @@ func node(t *testing.T, pkg, script string, args ...string) {
 }
 
 func TestNpmWsClient(t *testing.T) {
-	s := start(t, "--subprotocol", "chat")
-	node(t, "ws", "echo.mjs", s.url)
+	for mode, agreed := range agreements {
+		t.Run("compress "+mode, func(t *testing.T) {
+			s := start(t, "--subprotocol", "chat", "--compress", mode)
+			node(t, "ws", "echo.mjs", s.url, agreed)
+		})
+	}
+}
+
+// agreements are the answers to a client that offers permessage-deflate and lets
+// the server choose its window, by --compress.
+var agreements = map[string]string{
+	"off":     "",
+	"shared":  "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+	"context": "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
 }
 
 // chromiumUses opens the page of wspoll at a URL in Chromium and uses it as a

@@ -82,7 +82,7 @@ func TestNpmWsClientThroughTheProxy(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			s := start(t, "--subprotocol", "chat")
 			px := startWspollProxy(t, hostOf(t, s.url), mode, "--max-message", "64MiB", "--idle-timeout", "2m")
-			node(t, "ws", "echo.mjs", through(t, px, s.url))
+			node(t, "ws", "echo.mjs", through(t, px, s.url), agreements["shared"])
 		})
 	}
 }

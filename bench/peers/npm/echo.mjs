@@ -1,11 +1,13 @@
 // Runs the client of the npm package ws against wspoll. Arguments: the URL of
-// the echo, with the subprotocol "chat" on offer there. Prints a line for each
+// the echo, with the subprotocol "chat" on offer there, and what it agrees to of
+// the compression that ws offers by default. Prints a line for each
 // check; the exit status is 1 if one failed.
 import WebSocket from "ws";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 
 const url = process.argv[2];
+const agreed = process.argv[3] ?? "";
 let failed = 0;
 
 async function check(name, f) {
@@ -28,8 +30,11 @@ function want(got, wanted, what) {
   if (got !== wanted) throw new Error(`${what} is ${got}, want ${wanted}`);
 }
 
+let answer; // the server's, on extensions
+
 async function open(protocols = [], options = {}) {
   const socket = new WebSocket(url, protocols, options);
+  socket.on("upgrade", (response) => (answer = response.headers["sec-websocket-extensions"] ?? ""));
   await once(socket, "open");
   return socket;
 }
@@ -53,16 +58,19 @@ function text(size) {
 }
 
 // Both with an offer of compression, the default of ws, and without.
-for (const perMessageDeflate of [true, false]) {
+for (const perMessageDeflate of [{ threshold: 0 }, true, false]) {
   const socket = await open([], { perMessageDeflate });
-  want(socket.extensions, "", "the agreed extensions");
+  await check(`extensions, deflate offered: ${JSON.stringify(perMessageDeflate)}`, async () => {
+    want(socket.extensions, perMessageDeflate && agreed ? "permessage-deflate" : "", "what is in use");
+    if (perMessageDeflate) want(answer, agreed, "the answer");
+  });
   for (const size of [0, 1, 125, 126, 127, 65535, 65536, 1 << 20]) {
-    await check(`binary ${size}, deflate offered: ${perMessageDeflate}`, async () => {
+    await check(`binary ${size}, deflate offered: ${JSON.stringify(perMessageDeflate)}`, async () => {
       const data = randomBytes(size);
       socket.send(data);
       await wantEcho(socket, data, true);
     });
-    await check(`text ${size}, deflate offered: ${perMessageDeflate}`, async () => {
+    await check(`text ${size}, deflate offered: ${JSON.stringify(perMessageDeflate)}`, async () => {
       const s = text(size);
       socket.send(s);
       await wantEcho(socket, Buffer.from(s), false);
