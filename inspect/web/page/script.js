@@ -766,7 +766,7 @@ let explainTimer = 0;
 
 async function lab(path, body) {
   const r = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  const answer = await r.json();
+  const answer = await r.json().catch(() => ({ error: `The answer is ${r.status} ${r.statusText}, and not from the lab.` }));
   if (!r.ok) throw new Error(answer.error);
   return answer;
 }
