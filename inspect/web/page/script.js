@@ -766,8 +766,8 @@ let explainTimer = 0;
 
 async function lab(path, body) {
   const r = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  const answer = await r.json().catch(() => ({ error: `The answer is ${r.status} ${r.statusText}, and not from the lab.` }));
-  if (!r.ok) throw new Error(answer.error);
+  const answer = await r.json().catch(() => ({ error: `The answer, ${r.status} ${r.statusText}, did not come whole, or not from the lab.` }));
+  if (!r.ok || answer.error) throw new Error(answer.error);
   return answer;
 }
 
