@@ -28,6 +28,7 @@ type benchOptions struct {
 	text        bool
 	depth       int
 	rate        float64
+	stalled     int
 	publish     bool
 	compress    bool
 	ramp        float64
@@ -120,6 +121,7 @@ func scenarioCommand(name, short, long string) *cobra.Command {
 		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure, without --ramp")
 		f.DurationVar(&o.hold, "hold", 0, "with --ramp: how long to hold the connections")
 	case "push":
+		f.IntVar(&o.stalled, "stalled", 0, "of the connections, how many read nothing, to see what they cost the others")
 		f.BoolVar(&o.publish, "publish", false, "publish through one more connection, to the last URL given")
 		f.Float64Var(&o.rate, "rate", 10, "messages published per second")
 		f.DurationVarP(&o.duration, "duration", "d", 10*time.Second, "how long to measure")
@@ -153,7 +155,7 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		Protocols: o.protocols, Origin: o.origin, Ping: o.ping, Timeout: o.timeout,
 	}
 	b.Compress = o.compress
-	b.Subscribe, b.Publish = scenario == "push", o.publish
+	b.Subscribe, b.Publish, b.Stalled = scenario == "push", o.publish, o.stalled
 	if scenario == "idle" || o.ramp > 0 && scenario == "connect" {
 		b.Duration = o.hold
 	}
@@ -166,6 +168,8 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		return b, fmt.Errorf("--rate %g: must be from 0 to ten million messages per second", o.rate)
 	case o.publish && (o.rate == 0 || o.processes > 1):
 		return b, errors.New("--publish needs a --rate, and one process")
+	case o.stalled < 0 || o.stalled >= o.connections:
+		return b, fmt.Errorf("--stalled %d: must be fewer than --connections, %d", o.stalled, o.connections)
 	case !(o.ramp >= 0 && o.ramp <= 1e6):
 		return b, fmt.Errorf("--ramp %g: must be from 0 to a million connections per second", o.ramp)
 	case strings.ContainsAny(o.origin+strings.Join(o.protocols, ""), "\r\n"):
@@ -262,6 +266,7 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 		}
 		limits = append(limits, l)
 	}
+	spareProcessor(1)
 	if _, err := raiseFileLimit(); err != nil {
 		return failed(err)
 	}

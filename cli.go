@@ -40,8 +40,8 @@ func run(args []string) int { return execute(args, os.Stdout, os.Stderr) }
 
 // aboutFlags is what all commands have in common, for their help.
 const aboutFlags = `Every flag has a twin in the
-environment: --max-message is WSPOLL_MAX_MESSAGE. A flag that is given wins. Where a
-flag is repeatable, commas separate values too.`
+environment: --max-message is WSPOLL_MAX_MESSAGE; WSPOLL_SERVER is that of publish and
+topics. A flag that is given wins. Where a flag is repeatable, commas separate values too.`
 
 func execute(args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
@@ -158,12 +158,16 @@ func wasFromEnvironment(flags *pflag.FlagSet, name string) bool {
 	return f != nil && f.Annotations[envMark] != nil
 }
 
+// perCall is the annotation of a flag that has no twin: what it says is of one
+// call, and another command has a twin of its name.
+const perCall = "wspoll-per-call"
+
 // fromEnvironment gives each flag that was not given the value of its WSPOLL_*
 // twin, if there is one.
 func fromEnvironment(flags *pflag.FlagSet) (err error) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		value, ok := os.LookupEnv(variable(f.Name))
-		if f.Changed || !ok || err != nil || f.Name == "help" {
+		if f.Changed || !ok || err != nil || f.Name == "help" || f.Annotations[perCall] != nil {
 			return
 		}
 		err = flags.SetAnnotation(f.Name, envMark, []string{})

@@ -30,11 +30,13 @@ type compareOptions struct {
 	idle     int
 	pin      bool
 	quick    bool
+	proxy    bool
 	json     string
 
 	self        []string // the words before serve
-	collector   []string // the words of the hidden command
-	hasBaseline bool     // --baseline was given
+	collector   []string // the words of the hidden commands
+	reverse     []string
+	hasBaseline bool // --baseline was given
 }
 
 // The servers that are this program itself.
@@ -56,21 +58,26 @@ throughput, CPU of the server for each message, memory for each idle connection.
 
 The servers are wspoll; floor, a bare TCP echo on the same loops; those of bench/peers in
 the source tree, built here unless --peers names the program; and each --command. What counts
-is the ratio within a run, because machines drift.`,
+is the ratio within a run, because machines drift.
+
+With --proxy proxies are measured, each in front of the same backend: wspoll proxy in both
+modes; bare, a relay of TCP on the same loops; nginx and HAProxy, if they are installed; and
+the reverse proxy of Go's standard library. In a --command {backend} is the backend's host:port.`,
 		Args: unknownCommand,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringSliceVar(&o.only, "only", nil, "names of the servers to measure; repeatable")
-	f.StringSliceVar(&o.cases, "case", nil, "cases to measure, by name or its beginning: echo-32, echo-1k, echo-16k, echo-32-d16, echo-1m, handshake, idle, gc; repeatable")
+	f.StringSliceVar(&o.cases, "case", nil, "cases to measure, by name or its beginning: echo-32, echo-1k, echo-16k, echo-32-d16, echo-1m, push, handshake, idle, gc; with --proxy echo-32, echo-1k, echo-64k, handshake, idle, generations; repeatable")
 	f.StringArrayVar(&o.commands, "command", nil, "one more server, 'name=./program {port}', or 'tcp:name=./program {port}' for a bare TCP echo; without {port} it must print its URL; repeatable")
 	f.StringVar(&o.peers, "peers", "", "the program built from bench/peers/servers (default: built here, in the source tree)")
-	f.StringVar(&o.baseline, "baseline", "gorilla", "server that the others are compared with")
+	f.StringVar(&o.baseline, "baseline", "gorilla", "server that the others are compared with (with --proxy: wspoll)")
 	f.IntVar(&o.rounds, "rounds", 5, "rounds of each case")
 	f.Float64Var(&o.seconds, "seconds", 1.5, "time of one measurement")
-	f.IntVar(&o.idle, "idle", 15000, "connections of the cases idle and gc")
+	f.IntVar(&o.idle, "idle", 15000, "connections of the cases idle, gc and generations (with --proxy: 5000)")
 	f.BoolVar(&o.pin, "pin", false, "server and client each on a processor of its own")
 	f.BoolVar(&o.quick, "quick", false, "less of everything, to see that it works: one round of 0.3 s, fewer connections and servers")
+	f.BoolVar(&o.proxy, "proxy", false, "measure proxies in front of a backend")
 	f.StringVar(&o.json, "json", "", "file for the figures of all rounds, - for stdout instead of the tables")
 	collector := &cobra.Command{
 		Use:    "collector",
@@ -83,7 +90,18 @@ is the ratio within a run, because machines drift.`,
 			return failed(bench.ServeCollecting(ctx, os.Stdin, cmd.OutOrStdout()))
 		},
 	}
-	cmd.AddCommand(collector)
+	reverse := &cobra.Command{
+		Use:    "reverse-proxy",
+		Short:  "The reverse proxy of Go's standard library (what --proxy starts)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return failed(bench.ServeReverseProxy(ctx, args[0], cmd.OutOrStdout()))
+		},
+	}
+	cmd.AddCommand(collector, reverse)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		self, err := os.Executable()
 		if err != nil {
@@ -91,7 +109,16 @@ is the ratio within a run, because machines drift.`,
 		}
 		o.self = []string{self}
 		o.collector = append([]string{self}, strings.Fields(collector.CommandPath())[1:]...)
+		o.reverse = append([]string{self}, strings.Fields(reverse.CommandPath())[1:]...)
 		o.hasBaseline = f.Changed("baseline")
+		if o.proxy {
+			if !f.Changed("idle") {
+				o.idle = 5000
+			}
+			if !o.hasBaseline {
+				o.baseline = compareOurs
+			}
+		}
 		if o.quick {
 			if !f.Changed("rounds") {
 				o.rounds = 1
@@ -125,7 +152,11 @@ func (o *compareOptions) check() (extra []bench.Contestant, cases []bench.Compar
 		}
 		extra = append(extra, s)
 	}
-	if cases, err = bench.PickCases(bench.CompareCases(o.idle, o.quick), o.cases); err != nil {
+	all := bench.CompareCases(o.idle, o.quick)
+	if o.proxy {
+		all = bench.ProxyCases(o.idle, o.quick)
+	}
+	if cases, err = bench.PickCases(all, o.cases); err != nil {
 		return nil, nil, fmt.Errorf("--case: %w", err)
 	}
 	return extra, cases, nil
@@ -179,11 +210,16 @@ func compare(stdout, stderr io.Writer, o *compareOptions) error {
 		defer file.Close()
 	}
 
+	var backend *bench.Contestant
+	floor := compareFloor
+	if o.proxy {
+		backend, floor = o.backend(), compareBare
+	}
 	progress := &compareProgress{w: stderr, terminal: isTerminal(stderr), rounds: o.rounds}
 	all := bench.Compare(ctx, &bench.CompareOptions{
 		Servers: servers, Cases: cases, Rounds: o.rounds, Interval: time.Duration(o.seconds * float64(time.Second)),
-		Collector: bench.Contestant{Name: compareOurs, Args: o.collector},
-		Baseline:  o.baseline, Floor: compareFloor, Pinning: pinning, Command: os.Args,
+		Collector: bench.Contestant{Name: compareOurs, Args: o.collector}, Backend: backend,
+		Baseline: o.baseline, Floor: floor, Pinning: pinning, Command: os.Args,
 		Begin:    func(all *bench.Comparison) { all.WriteTitle(out) },
 		Latency:  (*bench.Client).TakeLatency,
 		Progress: progress.show,
@@ -230,7 +266,11 @@ func (o *compareOptions) limitIdle(stderr io.Writer) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("the limit of open files cannot be set: %w", err)
 	}
-	if most := max(1, files-2*sparedFiles); o.idle > most {
+	most := max(1, files-2*sparedFiles)
+	if o.proxy {
+		most = max(1, (files-2*sparedFiles)/2) // a tunnel has two
+	}
+	if o.idle > most {
 		fmt.Fprintf(stderr, "--idle %d: the open-files limit leaves room for %d (ulimit -Hn)\n", o.idle, most)
 		o.idle = most
 	}
@@ -239,12 +279,18 @@ func (o *compareOptions) limitIdle(stderr io.Writer) error {
 
 // servers are all that there are here; dir is for what must be built.
 func (o *compareOptions) servers(ctx context.Context, stderr io.Writer, dir string, extra []bench.Contestant) ([]bench.Contestant, error) {
+	if o.proxy {
+		return append(o.proxies(stderr), extra...), nil
+	}
 	serve := func(flags ...string) []string {
 		return append(append(slices.Clone(o.self), "serve", "--listen", "127.0.0.1:0", "--log-level", "warn"), flags...)
 	}
 	all := []bench.Contestant{
-		{Name: compareOurs, About: "this program", Args: serve()},
-		{Name: compareFloor, About: "bare TCP echo on the same loops", Args: serve("--bare-echo"), TCP: true},
+		{
+			Name: compareOurs, About: "this program", Args: serve(),
+			Push: serve("--topic-open", "push"), PushPath: "/topics/push",
+		},
+		{Name: compareFloor, About: "bare TCP on the same loops", Args: serve("--bare-echo"), Push: serve("--bare-push"), TCP: true},
 	}
 	needed := func(name string) bool { return len(o.only) == 0 && !o.quick || slices.Contains(o.only, name) }
 	others := len(o.only) == 0 // whether peers are needed
@@ -303,6 +349,9 @@ func (o *compareOptions) pick(all, extra []bench.Contestant) ([]bench.Contestant
 	chosen := o.only
 	if len(chosen) == 0 && o.quick {
 		chosen = slices.Clone(quickServers)
+		if o.proxy {
+			chosen = slices.Clone(quickProxies)
+		}
 		for _, e := range extra {
 			chosen = append(chosen, e.Name)
 		}

@@ -27,6 +27,7 @@ type conformOptions struct {
 	timeout  time.Duration
 	parallel int
 	chop     int
+	cut      int
 	strict   bool
 	insecure bool
 	origin   string
@@ -51,7 +52,7 @@ both directions explained for what is not ok; progress goes to stderr. Exit stat
 failed.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, name := range []string{"parallel", "insecure", "origin", "header"} {
+			for _, name := range []string{"parallel", "cut", "insecure", "origin", "header"} {
 				if o.server != "" && cmd.Flags().Changed(name) && !wasFromEnvironment(cmd.Flags(), name) {
 					return fmt.Errorf("--%s is about the connections to a URL, and with --server it is the clients that connect", name)
 				}
@@ -62,6 +63,7 @@ failed.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.server, "server", "", "listen on this address and test the clients that connect, instead of a server")
+	f.SetAnnotation("server", perCall, []string{})
 	f.StringArrayVar(&o.only, "only", nil, "run the cases whose id matches a pattern like 'rfc6455-5.*'; repeatable")
 	f.BoolVar(&o.list, "list", false, "list the cases and run none; with --server those for clients, with --json for machines")
 	f.StringVar(&o.json, "json", "", "file for the results, - for stdout instead of the report")
@@ -69,6 +71,7 @@ failed.`,
 	f.DurationVar(&o.timeout, "timeout", 2*time.Second, "how long to wait for each thing that must come")
 	f.IntVar(&o.parallel, "parallel", 16, "cases at the same time")
 	f.IntVar(&o.chop, "chop", 0, "cut all that is sent into pieces of so many bytes; 0: as the cases say")
+	f.IntVar(&o.cut, "cut", 0, "run each case again and again, what is sent cut in two, at every so many-th byte; 1: at all, which takes minutes")
 	f.BoolVar(&o.strict, "strict", false, "non-strict counts as failed")
 	f.BoolVar(&o.insecure, "insecure", false, "accept any certificate of a wss server")
 	f.StringVar(&o.origin, "origin", "", "Origin header")
@@ -78,7 +81,7 @@ failed.`,
 
 // check refuses what makes no sense and returns what the run is done with.
 func (o *conformOptions) check(args []string) (conform.Options, error) {
-	c := conform.Options{Timeout: o.timeout, Parallel: o.parallel, Chop: o.chop, Origin: o.origin, Header: o.headers}
+	c := conform.Options{Timeout: o.timeout, Parallel: o.parallel, Chop: o.chop, Cut: o.cut, Origin: o.origin, Header: o.headers}
 	switch {
 	case o.timeout < 10*time.Millisecond || o.timeout > time.Hour:
 		return c, &badValue{flag: "timeout", value: o.timeout.String(), want: "from 10ms to an hour"}
@@ -86,6 +89,10 @@ func (o *conformOptions) check(args []string) (conform.Options, error) {
 		return c, &badValue{flag: "parallel", value: fmt.Sprint(o.parallel), want: "from 1 to 1024"}
 	case o.chop < 0 || o.chop > 1<<20:
 		return c, &badValue{flag: "chop", value: fmt.Sprint(o.chop), want: "from 0 to 1048576"}
+	case o.cut < 0 || o.cut > 1<<20:
+		return c, &badValue{flag: "cut", value: fmt.Sprint(o.cut), want: "from 0 to 1048576"}
+	case o.cut > 0 && o.chop > 0:
+		return c, errors.New("--cut and --chop both say how bytes are cut; give one of them")
 	case strings.ContainsAny(o.origin, "\r\n"):
 		return c, &badValue{flag: "origin", value: o.origin, want: "one line"}
 	case o.json == "-" && o.junit == "-":

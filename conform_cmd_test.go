@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -47,11 +48,14 @@ func TestConformIsCalledRightOrSaysWhy(t *testing.T) {
 		{[]string{"ws://a/", "ws://b/"}, 2, "accepts at most 1 arg(s), received 2"},
 		{[]string{"ws://a/", "--server", ":0"}, 2, "there is a URL, ws://a/, and --server :0; only one of them can be tested"},
 		{[]string{"--server", ":0", "--parallel", "3"}, 2, "--parallel is about the connections to a URL, and with --server it is the clients that connect"},
-		{[]string{"http://a/"}, 2, `URL "http://a/": must be like ws://host:port/path or wss://host/path`},
+		{[]string{"http://a/"}, 2, "http://a/: the scheme of a WebSocket is ws or wss, not http (RFC 6455 §3)"},
 		{[]string{"ws://a/", "--timeout", "1ms"}, 2, "--timeout 1ms: must be from 10ms to an hour"},
 		{[]string{"ws://a/", "--timeout", "soon"}, 2, "--timeout soon: must be a time like 500ms, 5s, 2m or 1h30m"},
 		{[]string{"ws://a/", "--parallel", "0"}, 2, "--parallel 0: must be from 1 to 1024"},
 		{[]string{"ws://a/", "--chop", "-1"}, 2, "--chop -1: must be from 0 to 1048576"},
+		{[]string{"ws://a/", "--cut", "-1"}, 2, "--cut -1: must be from 0 to 1048576"},
+		{[]string{"ws://a/", "--cut", "1", "--chop", "1"}, 2, "--cut and --chop both say how bytes are cut; give one of them"},
+		{[]string{"--server", ":0", "--cut", "3"}, 2, "--cut is about the connections to a URL, and with --server it is the clients that connect"},
 		{[]string{"ws://a/", "--origin", "a\r\nb"}, 2, `--origin "a\r\nb": must be one line`},
 		{[]string{"ws://a/", "--header", "x"}, 2, `--header "x": must be like "Name: value"`},
 		{[]string{"ws://a/", "--only", "rfc1-*"}, 2, "--only rfc1-*: no case has such an id; see wspoll conform --list"},
@@ -72,6 +76,10 @@ func TestConformListsItsCases(t *testing.T) {
 	code, stdout, _ := call("conform", "--list")
 	if n := strings.Count(stdout, "\nrfc6455-"); code != 0 || n < 350 {
 		t.Errorf("exit %d, %d cases", code, n)
+	}
+	readme, err := os.ReadFile("README.md")
+	if want := fmt.Sprintf("%d cases of RFC 6455 and %d of RFC 7692", strings.Count("\n"+stdout, "\nrfc6455-"), strings.Count("\n"+stdout, "\nrfc7692-")); err != nil || !strings.Contains(string(readme), want) {
+		t.Errorf("README.md does not say that there are %s; %v", want, err)
 	}
 	code, stdout, _ = call("conform", "--list", "--server", ":0", "--only", "rfc6455-4.1-answer-*", "--json", "-")
 	var list []struct{ ID, Section, Sentence string }
@@ -105,6 +113,10 @@ func TestConformReportsWhereItIsAskedTo(t *testing.T) {
 	}
 	if err != nil || xml.Unmarshal(b, &x) != nil || x.Tests != 47 {
 		t.Errorf("%v, %+v", err, x)
+	}
+	code, stdout, _ = call("conform", url, "--only", "rfc6455-5.6-text-[0-9]", "--json", "-", "--cut", "1")
+	if err := json.Unmarshal([]byte(stdout), &r); code != 0 || err != nil || r.Results[0].Runs < 10 {
+		t.Errorf("exit %d, %v: %q", code, err, stdout)
 	}
 	code, stdout, _ = call("conform", url, "--only", "rfc6455-4.1-plain", "--json", "-")
 	if err := json.Unmarshal([]byte(stdout), &r); code != 0 || err != nil {

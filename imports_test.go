@@ -54,18 +54,23 @@ var allowed = map[string][]string{
 	"handshake": {},
 	"epoll":     {},
 	"server":    {"frame", "handshake", "epoll"},
+	"cluster":   {"server"},
 	"proxy":     {"frame", "handshake", "epoll"},
 	"bench":     {"frame", "handshake", "epoll", "server"},
 	"inspect":   {"frame", "handshake", "server"},
-	"conform":   {"frame", "handshake", "inspect"},
+	"client":    {"frame", "handshake"},
+	"conform":   {"frame", "handshake", "inspect", "client"},
+
+	"inspect/web": {"frame", "handshake", "inspect", "server"},
 }
 
 // codecImports are the imports from outside of the two packages that have no
 // IO, ask no clock, start no goroutine and share nothing.
 var codecImports = []string{
-	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "slices",
-	"strconv", "strings", "unicode", "unicode/utf8", "unsafe",
-	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead", "github.com/klauspost/compress/flate",
+	"bytes", "crypto/sha1", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "iter", "math/bits", "net/url", "slices",
+	"strconv", "strings", "unicode", "unicode/utf8", "unsafe", "compress/flate",
+	"github.com/klauspost/compress/flate",
+	"github.com/gobwas/ws", "github.com/gobwas/ws/wsflate", "github.com/gobwas/httphead",
 }
 
 func TestImportsRunOneWay(t *testing.T) {
@@ -107,6 +112,16 @@ func TestNetpollerStandsOnTheSystemAlone(t *testing.T) {
 	for _, i := range ownPackages(t)["epoll"].Imports {
 		if first, _, _ := strings.Cut(i, "/"); strings.Contains(first, ".") && !strings.HasPrefix(i, "golang.org/x/sys/") {
 			t.Errorf("epoll imports %s, which is neither of the standard library nor of golang.org/x/sys", i)
+		}
+	}
+}
+
+func TestServerKnowsNoNATS(t *testing.T) {
+	for name, p := range ownPackages(t) {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "github.com/nats-io/") && name != "cluster" {
+				t.Errorf("%s imports %s; only cluster may", name, i)
+			}
 		}
 	}
 }

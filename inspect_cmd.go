@@ -60,6 +60,7 @@ a file nor - is digits itself: wspoll inspect --hex 8185 37fa213d 7f9f4d5158`,
 	f.StringVar(&o.from, "from", "", "who sent the bytes: client or server")
 	f.StringVar(&o.client, "client", "", "file of what the client sent")
 	f.StringVar(&o.server, "server", "", "file of what the server sent")
+	f.SetAnnotation("server", perCall, []string{})
 	f.IntVar(&o.port, "port", 0, "in a capture: only connections to this port of a server (default: all)")
 	f.IntVar(&o.connection, "connection", 0, "in a capture: only the connection of this number (default: all)")
 	f.BoolVar(&o.json, "json", false, "print records as JSON, one in a line")
@@ -149,9 +150,8 @@ func (p *inspectOutput) of(c *inspect.Connection, records []inspect.Record) erro
 	if len(records) == 0 {
 		return nil
 	}
-	if c != nil && c.N != p.conn && !p.o.json {
-		p.heading(c)
-		p.conn = c.N
+	if c != nil && !p.o.json {
+		p.switchTo(c)
 	}
 	for i := range records {
 		r := &records[i]
@@ -171,13 +171,25 @@ func (p *inspectOutput) of(c *inspect.Connection, records []inspect.Record) erro
 		if c != nil {
 			line.Connection, line.Client, line.Server = c.N, c.Client, c.Server
 		}
-		b, err := json.Marshal(line)
-		if err != nil {
+		if err := p.json(line); err != nil {
 			return err
 		}
-		p.w.Write(append(b, '\n'))
 	}
 	return errors.Join(p.text.Err(), p.w.Flush())
+}
+
+func (p *inspectOutput) json(v any) error {
+	b, err := json.Marshal(v)
+	p.w.Write(append(b, '\n'))
+	return err
+}
+
+// switchTo prints the heading of a connection, unless it is that of what was printed last.
+func (p *inspectOutput) switchTo(c *inspect.Connection) {
+	if c.N != p.conn {
+		p.heading(c)
+		p.conn = c.N
+	}
 }
 
 func (p *inspectOutput) heading(c *inspect.Connection) {

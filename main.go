@@ -14,6 +14,9 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(),
 		proxyCommand(),
+		connectCommand(),
+		publishCommand(),
+		topicsCommand(),
 		benchCommand(),
 		conformCommand(),
 		inspectCommand(),

@@ -93,6 +93,7 @@ SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	o.trace.flags(f)
 	f.BoolVar(&o.bareRelay, "bare-relay", false, "relay plain TCP bytes to the first backend, nothing else: the floor to measure against")
 	f.Lookup("bare-relay").Hidden = true
 	return cmd
@@ -244,6 +245,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	spareProcessor(o.loops)
 	if o.bareRelay {
 		return failed(relayBare(stdout, log, o, cfg.Routes[0].To[0], stop))
 	}
@@ -257,6 +259,9 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", o.maxConnections, "possible", room)
 	}
+	trace := o.trace.start(stdout)
+	defer trace.close()
+	cfg.Trace, cfg.TracePath = trace.proxy(), trace.paths()
 	px, err := proxy.New(cfg)
 	if err != nil {
 		return failed(err)

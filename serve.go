@@ -17,6 +17,7 @@ import (
 
 	"wspoll/epoll"
 	"wspoll/handshake"
+	"wspoll/inspect/web"
 	"wspoll/server"
 
 	"github.com/spf13/cobra"
@@ -45,7 +46,11 @@ type serveOptions struct {
 	pidfile        string
 	proxyListen    string
 	push           pushOptions
+	nats           natsOptions
+	trace          traceOptions
+	noPage         bool
 	bareEcho       bool
+	barePush       bool
 }
 
 func serveCommand() *cobra.Command {
@@ -84,8 +89,12 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
+	o.nats.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
+	o.trace.flags(f)
+	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
+	f.BoolVar(&o.barePush, "bare-push", false, "plain TCP on the same loops: what one client sends goes to all others; the floor for pushing")
 	return cmd
 }
 
@@ -135,6 +144,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.proxyListen != "" && !isListenAddress(o.proxyListen) {
 		return bad("proxy-listen", o.proxyListen, listenForm)
+	}
+	if err := o.trace.check(); err != nil {
+		return err
 	}
 	for _, p := range o.subprotocols {
 		if err := (&handshake.Options{Protocols: []string{p}}).Validate(); err != nil {
@@ -220,8 +232,12 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	spareProcessor(o.loops)
 	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
-	if o.bareEcho {
+	if err := o.nats.check(); err != nil {
+		return err
+	}
+	if o.bareEcho || o.barePush {
 		return failed(serveBare(stdout, log, o, stop))
 	}
 	if o.proxyListen != "" {
@@ -234,6 +250,8 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", maxConnections, "possible", room)
 	}
+	trace := o.trace.start(stdout)
+	defer trace.close()
 	srv, err := server.New(server.Config{
 		Loops:            o.loops,
 		MaxHead:          int(o.maxHead),
@@ -250,6 +268,8 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		CompressMin:      int(orUnlimited(int64(o.compressMin))),
 		Topics:           topics,
 		Log:              log,
+		Trace:            trace.server(),
+		TracePath:        trace.paths(),
 	})
 	if err != nil {
 		return failed(err)
@@ -260,7 +280,14 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.push.mount(srv); err != nil {
 		return failed(err)
 	}
-	srv.MountPages()
+	page, err := o.page(srv, log)
+	if err != nil {
+		return failed(err)
+	}
+	link, err := o.nats.join(srv, log, o.push.replay)
+	if err != nil {
+		return failed(err)
+	}
 	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := srv.Listen(a)
@@ -273,6 +300,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		return failed(err)
 	}
 	defer o.removePidfile()
+	if page != nil {
+		page.Listening(addrs[0])
+		defer page.Close()
+	}
 	srv.Start()
 	announce(stdout, srv, addrs)
 	px, err := o.startProxy(stdout, log, addrs[0], room)
@@ -296,10 +327,23 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 			log.Warn("the proxy ended before every connection was closed", "error", err)
 		}
 	}
+	if link != nil {
+		link.Close(ctx)
+	}
 	if err := srv.Shutdown(ctx); err != nil {
 		log.Warn("ended before every connection was closed", "error", err)
 	}
 	return nil
+}
+
+// page gives srv its plain HTTP side: the page with its lab, unless that is not wanted.
+func (o *serveOptions) page(srv *server.Server, log *slog.Logger) (*web.Page, error) {
+	srv.MountHealth()
+	if o.noPage {
+		srv.MountList()
+		return nil, nil
+	}
+	return web.New(srv, web.Config{MaxMessage: uint64(o.maxMessage), Log: log})
 }
 
 func (o *serveOptions) writePidfile() error {
@@ -333,7 +377,7 @@ func announce(w io.Writer, srv *server.Server, addrs []net.Addr) {
 		for path, about := range srv.Endpoints() {
 			fmt.Fprintf(w, "ws://%s%-13s %s\n", host, path, about)
 		}
-		fmt.Fprintf(w, "http://%s/%-10s this list, with a box to try the echo; /healthz for monitors\n", host, "")
+		fmt.Fprintf(w, "http://%s/%-10s the WebSocket connection, byte by byte; /healthz for monitors\n", host, "")
 	}
 }
 
@@ -378,10 +422,16 @@ func raiseFileLimit() (int, error) {
 	return int(min(r.Cur, 1<<30)), nil
 }
 
-// serveBare is serve --bare-echo.
+// serveBare is serve --bare-echo, or --bare-push.
 func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan os.Signal) error {
-	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)},
-		func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
+	var g *epoll.Group
+	newHandler, does := func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} }, "echoes plain TCP bytes"
+	if o.barePush {
+		all := func() []*epoll.Loop { return g.Loops() }
+		newHandler = func(l *epoll.Loop) epoll.Handler { return epoll.Spread{Echo: epoll.Echo{Loop: l}, All: all} }
+		does = "sends what one client sends to all others, plain TCP bytes"
+	}
+	g, err := epoll.NewGroup(epoll.Config{Loops: o.loops, MaxPending: int(o.maxPending)}, newHandler)
 	if err != nil {
 		return err
 	}
@@ -399,7 +449,7 @@ func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan 
 	defer o.removePidfile()
 	g.Start()
 	for _, a := range addrs {
-		fmt.Fprintf(stdout, "tcp://%s echoes plain TCP bytes\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1))
+		fmt.Fprintf(stdout, "tcp://%s %s\n", strings.Replace(urlHost(a), "localhost", "127.0.0.1", 1), does)
 	}
 	<-stop
 	log.Info("ending")

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,5 +120,64 @@ func TestATokenFileThatCannotBeUsedIsRefused(t *testing.T) {
 		if oneLine(t, stderr); code != exitFail || stdout != "" || !strings.Contains(stderr, want) || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", file, code, stdout, stderr)
 		}
+	}
+}
+
+// What was accepted before SIGTERM is delivered before the 1001, also to who
+// reads late.
+func TestWhatWasPublishedBeforeTheEndIsDelivered(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const messages = 60
+	p, url := serving(t, "--publish-token-file", file, "--topic-pending", "64MiB", "--drain", "30s")
+	url = strings.TrimSuffix(url, "/wshandler")
+	var late []listener
+	for range 3 {
+		late = append(late, listen(t, url+"/topics/x"))
+	}
+	text := strings.Repeat("x", 200<<10) // together more than sockets take
+	for i := range messages {
+		r, err := http.NewRequestWithContext(t.Context(), "POST", "http"+strings.TrimPrefix(url, "ws")+"/topics/x", strings.NewReader(strconv.Itoa(i)+" "+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer 0123456789abcdef")
+		a, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Body.Close(); a.StatusCode != http.StatusOK {
+			t.Fatalf("message %d: %s", i, a.Status)
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	p.stderr.next("ending")
+	for k, l := range late {
+		for i := range messages {
+			h, err := ws.ReadHeader(l)
+			if err != nil {
+				t.Fatalf("reader %d: instead of message %d: %v", k, i, err)
+			}
+			b := make([]byte, h.Length)
+			if _, err := io.ReadFull(l, b); err != nil || h.OpCode != ws.OpText || string(b) != strconv.Itoa(i)+" "+text {
+				t.Fatalf("reader %d: instead of message %d: %v %.20q, %v", k, i, h.OpCode, b, err)
+			}
+		}
+		h, err := ws.ReadHeader(l)
+		b := make([]byte, h.Length)
+		if err == nil {
+			_, err = io.ReadFull(l, b)
+		}
+		if code, _ := ws.ParseCloseFrameData(b); err != nil || h.OpCode != ws.OpClose || code != ws.StatusGoingAway {
+			t.Errorf("reader %d: instead of Close 1001: %v %q, %v", k, h.OpCode, b, err)
+		}
+		if err := wsutil.WriteClientMessage(l, ws.OpClose, ws.NewCloseFrameBody(ws.StatusGoingAway, "")); err != nil {
+			t.Error(err)
+		}
+	}
+	if code := p.wait(); code != exitOK {
+		t.Errorf("exit %d", code)
 	}
 }

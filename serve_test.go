@@ -419,6 +419,54 @@ func TestMaxConnectionsRefusesTheNextWith503(t *testing.T) {
 	p.stop()
 }
 
+func TestBarePushSendsBytesToAllOthers(t *testing.T) {
+	p := start(t, "--bare-push", "--loops", "2", "--listen", "127.0.0.1:0")
+	addr, _, _ := strings.Cut(strings.TrimPrefix(p.stdout.next("tcp://"), "tcp://"), " ")
+	var all []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		all = append(all, c)
+		if _, err := c.Write([]byte("new")); err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 2 {
+			// Whether the server knew the first by then is luck; from here on, who
+			// has said something that was heard is known.
+			heard := make(chan error, 1)
+			go func() {
+				_, err := io.ReadFull(all[0], make([]byte, 3))
+				heard <- err
+			}()
+			for again, waiting := time.NewTicker(10*time.Millisecond), true; waiting; {
+				select {
+				case err := <-heard:
+					if err != nil {
+						t.Fatal(err)
+					}
+					again.Stop()
+					waiting = false
+				case <-again.C:
+				}
+				if _, err := c.Write([]byte("new")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, old := range all[:len(all)-1] {
+			got := make([]byte, 3)
+			if _, err := io.ReadFull(old, got); err != nil || string(got) != "new" {
+				t.Fatalf("what comes is %q, %v", got, err)
+			}
+		}
+	}
+	p.stop()
+}
+
 func TestBareEchoEchoesBytes(t *testing.T) {
 	p := start(t, "--bare-echo", "--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0")
 	for range 2 {

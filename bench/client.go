@@ -72,6 +72,7 @@ type Client struct {
 	mode     mode
 	waiting  int // connections that are being opened
 	tried    int // dials so far, for taking turns
+	stalled  int // connections that read nothing
 	local    int // source addresses of loopback that are full
 	ready    chan struct{}
 	home     chan struct{} // closed when want replies have come
@@ -110,6 +111,7 @@ type conn struct {
 	target uint8
 	phase  phase
 
+	stalled   bool // one of Config.Stalled
 	publishes bool // the one connection of Config.Publish, which is not a subscriber
 }
 
@@ -348,7 +350,7 @@ func (c *Client) Close(limit time.Duration) {
 		c.ended = ended
 		c.loop.Each(func(s epoll.Slot) {
 			k := c.conns.At(s)
-			if k.phase != phaseOpen || c.cfg.Targets[k.target].Raw {
+			if k.phase != phaseOpen || k.stalled || c.cfg.Targets[k.target].Raw {
 				c.loop.Close(s)
 				return
 			}
@@ -405,6 +407,12 @@ func (c *Client) opened(s epoll.Slot, k *conn) {
 		c.dialMore()
 		return
 	}
+	if c.stalled < c.cfg.Stalled {
+		c.stalled++
+		c.stall(s, k)
+		c.dialMore()
+		return
+	}
 	c.counts.Open++
 	c.counts.Opened++
 	if c.many {
@@ -433,6 +441,15 @@ func (c *Client) opened(s epoll.Slot, k *conn) {
 	c.dialMore()
 }
 
+// stall makes a connection a reader that reads nothing: it is not one of those
+// that are counted, nor is its end.
+func (c *Client) stall(s epoll.Slot, k *conn) {
+	k.stalled = true
+	unix.SetsockoptInt(c.loop.Fd(s), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) // else it takes megabytes first
+	c.loop.SetDeadline(s, 0)
+	c.loop.Pause(s)
+}
+
 // Data: the answer to the handshake, then replies.
 func (c *Client) Data(s epoll.Slot, in []byte) int {
 	k := c.conns.At(s)
@@ -450,7 +467,7 @@ func (c *Client) plain(s epoll.Slot, k *conn, in []byte) int {
 		return c.answer(s, k, in)
 	case k.phase == phaseClosing:
 		return len(in) // the server's Close, then its FIN
-	case c.cfg.Targets[k.target].Raw:
+	case c.cfg.Targets[k.target].Raw && c.fan == nil:
 		return c.raw(s, k, in)
 	}
 	return c.frames(s, k, in)
@@ -524,14 +541,14 @@ func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	switch {
 	case k.phase < phaseOpen:
 		c.waiting--
-	case !k.publishes:
+	case !k.publishes && !k.stalled:
 		c.counts.Open--
 		c.counts.Ended++
 	}
 	if k.holes > 0 {
 		c.errs.add(KindLost, "no reply, though later messages had theirs", uint64(k.holes))
 	}
-	if cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
+	if !k.stalled && cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
 		kind, detail := ofCause(cause, errno)
 		c.errs.add(kind, detail, 1)
 	}

@@ -16,6 +16,8 @@ type CompareCase struct {
 	Connections int         `json:"connections"`
 	Size        int         `json:"size,omitempty"`  // payload bytes of a message
 	Depth       int         `json:"depth,omitempty"` // messages in flight per connection
+	Generations int         `json:"generations,omitempty"`
+	MostRounds  int         `json:"most_rounds,omitempty"` // however many the others have; 0: as many
 }
 
 // CompareKind is what a case measures.
@@ -26,15 +28,19 @@ const (
 	CompareEcho      CompareKind = "echo"      // messages
 	CompareHandshake CompareKind = "handshake" // connect, upgrade, close; Connections at once
 	CompareIdle      CompareKind = "idle"      // open connections after one echo each
+	ComparePush      CompareKind = "push"      // messages of one connection to all others, the next when all have the last
 	CompareGC        CompareKind = "gc"        // a forced garbage collection in our own server
+	// Open connections, as in CompareIdle, after Generations of as many have
+	// come, exchanged messages, and gone.
+	CompareGenerations CompareKind = "generations"
 )
 
 // CompareCases are the cases of bench compare; those of idle and gc with that
-// many connections. Quick ones have fewer.
+// many connections, push with no more. Quick ones have fewer.
 func CompareCases(idle int, quick bool) []CompareCase {
-	many, few, most := 1000, 100, idle
+	many, few, most, crowd := 1000, 100, idle, min(idle, 10_000)
 	if quick {
-		many, few, most = 200, 10, min(idle, 2000)
+		many, few, most, crowd = 200, 10, min(idle, 2000), min(idle, 1000)
 	}
 	return []CompareCase{
 		{Name: "echo-32", Kind: CompareEcho, Connections: many, Size: 32, Depth: 1},
@@ -42,6 +48,7 @@ func CompareCases(idle int, quick bool) []CompareCase {
 		{Name: "echo-16k", Kind: CompareEcho, Connections: many, Size: 16 << 10, Depth: 1},
 		{Name: "echo-32-d16", Kind: CompareEcho, Connections: many, Size: 32, Depth: 16},
 		{Name: "echo-1m", Kind: CompareEcho, Connections: few, Size: 1 << 20, Depth: 1},
+		{Name: "push", Kind: ComparePush, Connections: crowd, Size: 128},
 		{Name: "handshake", Kind: CompareHandshake, Connections: 64},
 		{Name: "idle", Kind: CompareIdle, Connections: most, Size: 32},
 		{Name: "gc", Kind: CompareGC, Connections: most, Size: 32},
@@ -51,7 +58,8 @@ func CompareCases(idle int, quick bool) []CompareCase {
 // CompareOptions say what Compare does.
 type CompareOptions struct {
 	Servers   []Contestant
-	Collector Contestant // for CompareGC: a process that runs ServeCollecting
+	Collector Contestant  // for CompareGC: a process that runs ServeCollecting
+	Backend   *Contestant // the server behind Servers, which are proxies then; else nil
 	Cases     []CompareCase
 	Rounds    int
 	Interval  time.Duration // of one measurement, after its warm-up
@@ -83,6 +91,7 @@ type Comparison struct {
 	Floor       string          `json:"floor,omitempty"`
 	Interrupted bool            `json:"interrupted,omitempty"`
 	Servers     []Contestant    `json:"servers"`
+	Backend     *Contestant     `json:"backend,omitempty"` // of proxies
 	Cases       []*ComparedCase `json:"cases"`
 }
 
@@ -114,7 +123,7 @@ const (
 	figureP50    = "p50_ms"
 	figureP99    = "p99_ms"
 	figureP999   = "p99.9_ms"
-	figureClient = "client_busy" // processors that the client used, 1 is one whole
+	figureClient = "client_busy" // processors that the client used, and the backend of proxies; 1 is one whole
 	figureServer = "server_busy"
 	figureEach   = "private_bytes_each" // of an idle connection
 	figureBefore = "private_bytes_before"
@@ -128,7 +137,7 @@ const (
 // key is the figure whose ratios are shown: less is better.
 func (k CompareKind) key() string {
 	switch k {
-	case CompareIdle:
+	case CompareIdle, CompareGenerations:
 		return figureEach
 	case CompareGC:
 		return ""
@@ -146,7 +155,7 @@ var errNotForThis = errors.New("there is nothing to measure")
 func Compare(ctx context.Context, o *CompareOptions) *Comparison {
 	all := &Comparison{
 		Version: 1, Command: o.Command, Machine: ThisMachine(), Start: time.Now(), Pinned: o.Pinning != nil,
-		Rounds: o.Rounds, Seconds: o.Interval.Seconds(), Baseline: o.Baseline, Floor: o.Floor, Servers: o.Servers,
+		Rounds: o.Rounds, Seconds: o.Interval.Seconds(), Baseline: o.Baseline, Floor: o.Floor, Servers: o.Servers, Backend: o.Backend,
 	}
 	if o.Pinning != nil {
 		all.Machine.CPUs = o.Pinning.all // this process sees its own alone
@@ -174,13 +183,17 @@ func compareOne(ctx context.Context, o *CompareOptions, c *CompareCase) *Compare
 	if c.Kind == CompareGC {
 		servers = []Contestant{o.Collector}
 	}
+	rounds := o.Rounds
+	if c.MostRounds > 0 {
+		rounds = min(rounds, c.MostRounds)
+	}
 	result := &ComparedCase{CompareCase: *c}
 	for _, s := range servers {
-		result.Rows = append(result.Rows, &ComparedRow{Server: s.Name, Rounds: make([]ComparedFigures, o.Rounds)})
+		result.Rows = append(result.Rows, &ComparedRow{Server: s.Name, Rounds: make([]ComparedFigures, rounds)})
 	}
 	skip := make([]bool, len(servers))
-rounds:
-	for round := range o.Rounds {
+all:
+	for round := range rounds {
 		for i := range servers {
 			if skip[i] {
 				continue
@@ -191,7 +204,7 @@ rounds:
 			figures, err := measureOnce(ctx, o, &servers[i], c)
 			switch {
 			case ctx.Err() != nil:
-				break rounds
+				break all
 			case errors.Is(err, errNotForThis):
 				skip[i] = true
 			case err != nil:

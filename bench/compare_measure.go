@@ -3,26 +3,61 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 )
 
 // measureOnce starts a server, measures one case, and ends it.
 func measureOnce(ctx context.Context, o *CompareOptions, who *Contestant, c *CompareCase) (ComparedFigures, error) {
-	p, err := launch(ctx, who, o.Pinning)
+	if c.Kind == ComparePush {
+		if who.Push == nil {
+			return nil, errNotForThis
+		}
+		pushing := *who
+		pushing.Args = who.Push
+		who = &pushing
+	}
+	m := &measurement{ctx: ctx, o: o, c: c, client: Process(os.Getpid())}
+	pin, proxied := o.Pinning, *who
+	if o.Backend != nil {
+		b, err := launch(ctx, o.Backend, pin.besideClient())
+		if err != nil {
+			return nil, fmt.Errorf("the backend: %w", err)
+		}
+		defer b.end()
+		u, err := url.Parse(b.url)
+		if err != nil {
+			return nil, err
+		}
+		m.backend, m.backendURL = Process(b.cmd.Process.Pid), b.url
+		proxied = who.before(u.Host)
+	}
+	p, err := launch(ctx, &proxied, pin)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end()
-	m := &measurement{ctx: ctx, o: o, c: c, p: p, server: Process(p.cmd.Process.Pid), client: Process(os.Getpid())}
+	m.p, m.server = p, Process(p.cmd.Process.Pid)
+	if m.backendURL != "" {
+		if p.url, err = throughProxy(p.url, m.backendURL); err != nil {
+			return nil, err
+		}
+	}
 	var figures ComparedFigures
 	switch c.Kind {
 	case CompareEcho:
 		figures, err = m.echo()
+	case ComparePush:
+		p.url = strings.Replace(p.url, "/wshandler", who.PushPath, 1)
+		figures, err = m.push()
 	case CompareHandshake:
 		figures, err = m.handshakes()
 	case CompareIdle:
 		figures, err = m.idle()
+	case CompareGenerations:
+		figures, err = m.generations()
 	case CompareGC:
 		figures, err = m.collections()
 	default:
@@ -45,6 +80,9 @@ type measurement struct {
 	p      *contestProcess
 	server Process
 	client Process
+
+	backend    Process // of proxies; 0 without one
+	backendURL string
 }
 
 // dial makes the client of the case.
@@ -56,9 +94,11 @@ func (m *measurement) dial(connections int) (*Client, error) {
 	if target.Raw && m.c.Kind == CompareHandshake {
 		return nil, errNotForThis
 	}
+	push := m.c.Kind == ComparePush
 	return New(Config{
 		Targets: []Target{target}, Connections: connections,
 		SizeMin: m.c.Size, SizeMax: m.c.Size, Depth: m.c.Depth,
+		Subscribe: push, Publish: push,
 	})
 }
 
@@ -103,6 +143,28 @@ func (m *measurement) echo() (ComparedFigures, error) {
 	return m.work(cl, func() uint64 { return cl.Counts().Messages })
 }
 
+// push is the cost of a message to one of many. One broadcast is under way at
+// a time, so that a client which is slower than the server does not make it
+// keep what its sockets cannot take.
+func (m *measurement) push() (ComparedFigures, error) {
+	cl, err := m.opened(m.c.Connections)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Stop()
+	cl.Publish()
+	// The first may have been sent before a bare server knew everybody.
+	for begin := time.Now(); cl.Counts().Messages < 2*uint64(m.c.Connections); {
+		if err := m.sleep(10 * time.Millisecond); err != nil {
+			return nil, err
+		}
+		if time.Since(begin) > startLimit {
+			return nil, fmt.Errorf("what one connection sends does not reach the others within %s", startLimit)
+		}
+	}
+	return m.work(cl, func() uint64 { return cl.Counts().Messages })
+}
+
 // handshakes is the cost of connections that are opened, upgraded and closed.
 func (m *measurement) handshakes() (ComparedFigures, error) {
 	cl, err := m.dial(m.c.Connections)
@@ -118,7 +180,7 @@ func (m *measurement) handshakes() (ComparedFigures, error) {
 type instant struct {
 	at             time.Time
 	count          uint64
-	server, client time.Duration // processor time
+	server, client time.Duration // processor time; the backend of proxies is with the client
 }
 
 func (m *measurement) read(count func() uint64) (now instant, err error) {
@@ -127,6 +189,13 @@ func (m *measurement) read(count func() uint64) (now instant, err error) {
 	}
 	if now.client, err = m.client.CPU(); err != nil {
 		return now, err
+	}
+	if m.backend != 0 { // it works for the client, on the same processor
+		behind, err := m.backend.CPU()
+		if err != nil {
+			return now, err
+		}
+		now.client += behind
 	}
 	now.count, now.at = count(), time.Now()
 	return now, nil
@@ -137,7 +206,7 @@ func (m *measurement) work(cl *Client, count func() uint64) (ComparedFigures, er
 	if err := m.sleep(max(200*time.Millisecond, min(m.o.Interval/5, time.Second))); err != nil { // to warm up
 		return nil, err
 	}
-	latencies := m.o.Latency != nil && m.c.Kind == CompareEcho
+	latencies := m.o.Latency != nil && (m.c.Kind == CompareEcho || m.c.Kind == ComparePush)
 	if latencies {
 		m.o.Latency(cl)
 	}
@@ -173,10 +242,30 @@ func (m *measurement) work(cl *Client, count func() uint64) (ComparedFigures, er
 	return f, nil
 }
 
+// settled is the private memory of the server when it has nothing to do any
+// more: it may still be starting, or clearing up.
+func (m *measurement) settled() (int64, error) {
+	last, err := m.server.CPU()
+	for range 20 {
+		if err != nil {
+			return 0, err
+		}
+		if err := m.sleep(100 * time.Millisecond); err != nil {
+			return 0, err
+		}
+		var now time.Duration
+		if now, err = m.server.CPU(); err == nil && now-last < 500*time.Microsecond {
+			break
+		}
+		last = now
+	}
+	return m.server.Private()
+}
+
 // idle is the private memory and the CPU that connections cost which do
 // nothing after one echo each. No garbage collection is forced.
 func (m *measurement) idle() (ComparedFigures, error) {
-	before, err := m.server.Private()
+	before, err := m.settled()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -39,6 +40,9 @@ func BuildPeers(ctx context.Context, peers, binary string, stderr io.Writer) err
 	return nil
 }
 
+// pushMark ends the lines of Peers of the servers that can push.
+const pushMark = "; pushes"
+
 // Peers asks the servers program which servers it has.
 func Peers(ctx context.Context, binary string) ([]Contestant, error) {
 	if !strings.Contains(binary, "/") {
@@ -52,7 +56,11 @@ func Peers(ctx context.Context, binary string) ([]Contestant, error) {
 	for line := range bytes.Lines(out) {
 		name, about, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 		if name != "" {
-			all = append(all, Contestant{Name: name, About: strings.TrimSpace(about), Args: []string{binary, name, "127.0.0.1:0"}})
+			c := Contestant{Name: name, About: strings.TrimSpace(about), Args: []string{binary, name, "127.0.0.1:0"}}
+			if strings.HasSuffix(about, pushMark) {
+				c.Push = append(slices.Clone(c.Args), "push")
+			}
+			all = append(all, c)
 		}
 	}
 	if len(all) == 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -25,9 +26,19 @@ type Contestant struct {
 	About string   `json:"about"`
 	Args  []string `json:"command"` // the program and its arguments; {port} stands for a free port
 
+	// Push is the command of the same server, or of one like it, that sends
+	// what one connection sends to all others; nil if there is none. PushPath
+	// takes the place of the path /wshandler in its URL.
+	Push     []string `json:"push_command,omitempty"`
+	PushPath string   `json:"-"`
+
 	// TCP: with {port}, that it echoes bare TCP. A server without {port}
 	// prints its URL, ws:// or tcp://, at the beginning of its first line.
 	TCP bool `json:"tcp,omitempty"`
+
+	// Config is the text of a file that the program reads: {config} in Args is
+	// its path, {port} and {dir}, a directory of its own, are replaced in it.
+	Config string `json:"config,omitempty"`
 }
 
 const portMark = "{port}"
@@ -57,6 +68,7 @@ const (
 type contestProcess struct {
 	cmd   *exec.Cmd
 	url   string
+	dir   string // of its file; "": none
 	in    io.Writer
 	lines chan string   // of its stdout; those that nobody waits for are dropped
 	last  *lastLine     // of its stderr
@@ -66,20 +78,11 @@ type contestProcess struct {
 
 // launch starts a server and waits until it can be connected to.
 func launch(ctx context.Context, who *Contestant, pin *Pinning) (*contestProcess, error) {
-	args, port := slices.Clone(who.Args), 0
-	for i := range args {
-		if !strings.Contains(args[i], portMark) {
-			continue
-		}
-		if port == 0 {
-			var err error
-			if port, err = freePort(); err != nil {
-				return nil, err
-			}
-		}
-		args[i] = strings.ReplaceAll(args[i], portMark, strconv.Itoa(port))
+	args, port, dir, err := who.prepare()
+	if err != nil {
+		return nil, err
 	}
-	p := &contestProcess{cmd: exec.Command(args[0], args[1:]...), lines: make(chan string, 16), last: &lastLine{}, ended: make(chan struct{})}
+	p := &contestProcess{cmd: exec.Command(args[0], args[1:]...), dir: dir, lines: make(chan string, 16), last: &lastLine{}, ended: make(chan struct{})}
 	p.cmd.Stdout = &lineWriter{to: p.lines}
 	p.cmd.Stderr = p.last
 	p.cmd.WaitDelay = time.Second
@@ -90,12 +93,12 @@ func launch(ctx context.Context, who *Contestant, pin *Pinning) (*contestProcess
 	// Ctrl-C is for this process, which then ends its servers; they do not
 	// outlive it either.
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
-	in, err := p.cmd.StdinPipe()
-	if err != nil {
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		p.removeDir()
 		return nil, err
 	}
-	p.in = in
 	if err := pin.start(p.cmd); err != nil {
+		p.removeDir()
 		return nil, fmt.Errorf("it cannot be started: %w", err)
 	}
 	go func() {
@@ -117,6 +120,32 @@ func launch(ctx context.Context, who *Contestant, pin *Pinning) (*contestProcess
 		return nil, err
 	}
 	return p, nil
+}
+
+// prepare chooses a port, 0 when none is asked for, and writes the
+// contestant's file into a directory, "" when it has none.
+func (who *Contestant) prepare() (args []string, port int, dir string, err error) {
+	if strings.Contains(strings.Join(who.Args, " ")+who.Config, portMark) {
+		if port, err = freePort(); err != nil {
+			return nil, 0, "", err
+		}
+	}
+	marks := []string{portMark, strconv.Itoa(port)}
+	if who.Config != "" {
+		if dir, err = os.MkdirTemp("", "wspoll-compare"); err != nil {
+			return nil, 0, "", err
+		}
+		path := filepath.Join(dir, "config")
+		marks = append(marks, dirMark, dir, configMark, path)
+		if err := os.WriteFile(path, []byte(strings.NewReplacer(marks...).Replace(who.Config)), 0o600); err != nil {
+			return nil, 0, "", errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	filled := strings.NewReplacer(marks...)
+	for _, a := range who.Args {
+		args = append(args, filled.Replace(a))
+	}
+	return args, port, dir, nil
 }
 
 // announced waits for the URL that the server prints.
@@ -207,6 +236,7 @@ func (p *contestProcess) whyEnded() error {
 
 // end ends the server, by force if it does not obey.
 func (p *contestProcess) end() {
+	defer p.removeDir()
 	p.cmd.Process.Signal(unix.SIGTERM) // an error means that it has ended
 	limit := time.NewTimer(endLimit)
 	defer limit.Stop()
@@ -215,6 +245,12 @@ func (p *contestProcess) end() {
 	case <-limit.C:
 		p.cmd.Process.Kill()
 		<-p.ended
+	}
+}
+
+func (p *contestProcess) removeDir() {
+	if p.dir != "" {
+		os.RemoveAll(p.dir)
 	}
 }
 
@@ -324,6 +360,14 @@ func onProcessor(cpu int) error {
 		return fmt.Errorf("sched_setaffinity to processor %d: %w", cpu, err)
 	}
 	return nil
+}
+
+// besideClient is for a server that is to be on the client's processor.
+func (p *Pinning) besideClient() *Pinning {
+	if p == nil {
+		return nil
+	}
+	return &Pinning{server: p.client, client: p.client, all: p.all}
 }
 
 // start starts a command on the server's processor. A child begins where the

@@ -49,6 +49,12 @@ type column struct {
 	unit         float64 // of the table, in that of the figure
 }
 
+var memoryColumns = []column{
+	{figureEach, "bytes/connection", 1},
+	{figureBefore, "MiB before them", 1 << 20},
+	{figureQuiet, "CPU ms/s when quiet", 1},
+}
+
 // columns are the figures that the table of a kind shows, in this order.
 var columns = map[CompareKind][]column{
 	CompareEcho: {
@@ -58,12 +64,15 @@ var columns = map[CompareKind][]column{
 		{figureP999, "p99.9 ms", 1},
 		{figureCPU, "CPU us/message", 1},
 	},
-	CompareHandshake: {{figureRate, "handshakes/s", 1}, {figureCPU, "CPU us/handshake", 1}},
-	CompareIdle: {
-		{figureEach, "bytes/connection", 1},
-		{figureBefore, "MiB before them", 1 << 20},
-		{figureQuiet, "CPU ms/s when quiet", 1},
+	ComparePush: {
+		{figureRate, "deliveries/s", 1},
+		{figureP50, "p50 ms", 1},
+		{figureP99, "p99 ms", 1},
+		{figureCPU, "CPU us/delivery", 1},
 	},
+	CompareHandshake:   {{figureRate, "handshakes/s", 1}, {figureCPU, "CPU us/handshake", 1}},
+	CompareIdle:        memoryColumns,
+	CompareGenerations: memoryColumns,
 	CompareGC: {
 		{figureGC0, "cycle us, none open", 1},
 		{figureStop0, "stopped us", 1},
@@ -101,6 +110,12 @@ func (all *Comparison) WriteTitle(w io.Writer) error {
 	if !all.Pinned {
 		placed = "not pinned"
 	}
+	if all.Backend != nil {
+		placed = "the proxy on one processor, client and backend on the other"
+		if !all.Pinned {
+			placed = "proxy, client and backend not pinned"
+		}
+	}
 	_, err := fmt.Fprintf(w, "%s, %s, %d processors, %s, %s; %s\n",
 		all.Machine.CPU, all.Machine.Kernel, all.Machine.CPUs, all.Machine.Go, all.Start.Format("2006-01-02"), placed)
 	if err != nil {
@@ -123,10 +138,14 @@ func (c *ComparedCase) title() string {
 			depth = fmt.Sprintf("%d messages", c.Depth)
 		}
 		return fmt.Sprintf("echo of %s, %s connections, %s in flight on each", sizeWords(c.Size), n, depth)
+	case ComparePush:
+		return fmt.Sprintf("push of %s from one connection to %s others, the next when all have the last", sizeWords(c.Size), n)
 	case CompareHandshake:
 		return fmt.Sprintf("connect, upgrade and close, %s at once", n)
 	case CompareIdle:
-		return fmt.Sprintf("private memory of the server with %s connections after one echo each", n)
+		return fmt.Sprintf("private memory of the process with %s connections after one echo each", n)
+	case CompareGenerations:
+		return fmt.Sprintf("the same after %d generations of %s connections with messages have come and gone", c.Generations, n)
 	}
 	return fmt.Sprintf("a forced garbage collection in wspoll, without connections and with %s; least of %d", n, collections)
 }
@@ -233,14 +252,29 @@ func (all *Comparison) WriteNote(w io.Writer) error {
 	if all.Rounds > 1 {
 		what = fmt.Sprintf("Median (least-most) of %d rounds", all.Rounds)
 	}
+	if all.Backend != nil {
+		return all.writeProxyNote(w, what)
+	}
 	note := fmt.Sprintf("\n%s of %g s. CPU is the server's own; the ratios are those of the CPU, or of the\nmemory, round by round: it / %s is the price above a bare echo, %s / it how many times less it costs.\n",
 		what, all.Seconds, orWords(all.Floor, "the floor"), orWords(all.Baseline, "the baseline"))
 	if all.Interrupted {
-		note += "Interrupted: the last table has fewer rounds, and further cases are missing.\n"
+		note += interruptedNote
 	}
 	_, err := io.WriteString(w, note)
 	return err
 }
+
+func (all *Comparison) writeProxyNote(w io.Writer, what string) error {
+	note := fmt.Sprintf("\n%[1]s of %[2]g s; memory once. CPU is the proxy's own, for a message there and back. it / %[3]s: how\nmany times as much it costs as %[3]s; %[4]s / it: how many times less; of CPU or memory, round by round.\n",
+		what, all.Seconds, orWords(all.Floor, "the bare relay"), orWords(all.Baseline, "the baseline"))
+	if all.Interrupted {
+		note += interruptedNote
+	}
+	_, err := io.WriteString(w, note)
+	return err
+}
+
+const interruptedNote = "Interrupted: the last table has fewer rounds, and further cases are missing.\n"
 
 func orWords(s, otherwise string) string {
 	if s == "" {

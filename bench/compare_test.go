@@ -30,7 +30,13 @@ func TestComparedProcess(t *testing.T) {
 		os.Stderr.WriteString("some line\nno such thing\n")
 		os.Exit(3)
 	}
-	g, err := epoll.NewGroup(epoll.Config{}, func(l *epoll.Loop) epoll.Handler { return epoll.Echo{Loop: l} })
+	var g *epoll.Group
+	g, err := epoll.NewGroup(epoll.Config{}, func(l *epoll.Loop) epoll.Handler {
+		if slices.Contains(os.Args, "push") {
+			return epoll.Spread{Echo: epoll.Echo{Loop: l}, All: func() []*epoll.Loop { return g.Loops() }}
+		}
+		return epoll.Echo{Loop: l}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +51,8 @@ func TestComparedProcess(t *testing.T) {
 }
 
 func comparedSelf(name string) Contestant {
-	return Contestant{Name: name, Args: []string{os.Args[0], "-test.run=^TestComparedProcess$"}}
+	args := []string{os.Args[0], "-test.run=^TestComparedProcess$"}
+	return Contestant{Name: name, Args: args, Push: append(slices.Clone(args), "push")}
 }
 
 func TestCompareMeasuresServersInRounds(t *testing.T) {
@@ -56,6 +63,7 @@ func TestCompareMeasuresServersInRounds(t *testing.T) {
 		Cases: []CompareCase{
 			{Name: "echo", Kind: CompareEcho, Connections: 4, Size: 32, Depth: 1},
 			{Name: "handshake", Kind: CompareHandshake, Connections: 2},
+			{Name: "push", Kind: ComparePush, Connections: 5, Size: 128},
 			{Name: "idle", Kind: CompareIdle, Connections: 10, Size: 32},
 		},
 		Rounds: 2, Interval: 50 * time.Millisecond, Floor: "a", Baseline: "b",
@@ -79,7 +87,7 @@ func TestCompareMeasuresServersInRounds(t *testing.T) {
 	if n := len(all.Cases[1].Rows); n != 0 {
 		t.Errorf("a bare TCP echo has %d rows about WebSocket handshakes", n)
 	}
-	for _, r := range all.Cases[0].Rows {
+	for _, r := range slices.Concat(all.Cases[0].Rows, all.Cases[2].Rows) {
 		for _, figure := range []string{figureRate, figureCPU, figureP50, figureP999} {
 			if len(r.samples(figure)) != 2 || r.Median[figure] <= 0 {
 				t.Errorf("%s: %s is %v", r.Server, figure, r.samples(figure))
@@ -165,7 +173,7 @@ func TestContestantsOfCommandsAreRead(t *testing.T) {
 func TestCasesArePickedByNameOrItsBeginning(t *testing.T) {
 	all := CompareCases(100, false)
 	for _, c := range []struct{ names, want string }{
-		{"", "echo-32 echo-1k echo-16k echo-32-d16 echo-1m handshake idle gc"},
+		{"", "echo-32 echo-1k echo-16k echo-32-d16 echo-1m push handshake idle gc"},
 		{"echo-32", "echo-32"},
 		{"echo-32-", "echo-32-d16"},
 		{"gc echo-1", "echo-1k echo-16k echo-1m gc"},

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"time"
+
+	"wspoll/handshake"
 )
 
 // Target is one URL of a load.
@@ -23,48 +24,37 @@ type Target struct {
 // ParseTarget resolves a URL: ws://, wss://, or tcp:// for a plain TCP echo,
 // the floor that WebSocket servers are compared with.
 func ParseTarget(s string, insecure bool) (Target, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || strings.Contains(u.RawQuery, " ") {
-		return Target{}, fmt.Errorf("%q is not a URL like ws://localhost:8002/wshandler", s)
+	rest, raw := strings.CutPrefix(s, "tcp://")
+	if raw {
+		s = "ws://" + rest // but for its scheme a URL like the others
 	}
-	t := Target{URL: s, Host: u.Host, Path: u.RequestURI()}
-	port := u.Port()
-	switch u.Scheme {
-	case "ws":
-		port = orDefault(port, "80")
-	case "wss":
-		port = orDefault(port, "443")
-		t.TLS = &tls.Config{ServerName: u.Hostname(), InsecureSkipVerify: insecure, NextProtos: []string{"http/1.1"}}
-	case "tcp":
-		t.Raw = true
-		if port == "" {
-			return Target{}, fmt.Errorf("%s has no port", s)
+	u, err := handshake.ParseURL(s)
+	if err != nil && raw {
+		return Target{}, fmt.Errorf("%q is not an address like tcp://127.0.0.1:7", "tcp://"+rest)
+	}
+	if err != nil {
+		return Target{}, fmt.Errorf("%w; or tcp:// for a plain TCP echo", err)
+	}
+	t := Target{URL: s, Host: u.Host, Path: u.Target, Raw: raw}
+	if raw {
+		t.URL = "tcp://" + rest
+		if !strings.HasSuffix(u.Host, ":"+u.Port) {
+			return Target{}, fmt.Errorf("%s has no port", t.URL)
 		}
-	case "http", "https":
-		return Target{}, fmt.Errorf("%s: the scheme of a WebSocket is ws or wss, not %s", s, u.Scheme)
-	default:
-		return Target{}, fmt.Errorf("%s: the scheme must be ws or wss (or tcp, for a plain TCP echo), not %q", s, u.Scheme)
 	}
-	if u.User != nil || u.Fragment != "" {
-		return Target{}, fmt.Errorf("%s: a WebSocket URL has no user and no fragment", s)
+	if u.Secure {
+		t.TLS = &tls.Config{ServerName: u.Hostname, InsecureSkipVerify: insecure, NextProtos: []string{"http/1.1"}}
 	}
-	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(u.Hostname(), port))
+	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(u.Hostname, u.Port))
 	if err != nil {
 		var dns *net.DNSError
 		if errors.As(err, &dns) {
-			return Target{}, fmt.Errorf("%s: the host %q cannot be found", s, u.Hostname())
+			return Target{}, fmt.Errorf("%s: the host %q cannot be found", s, u.Hostname)
 		}
 		return Target{}, fmt.Errorf("%s: %w", s, err)
 	}
 	t.Addr = addr
 	return t, nil
-}
-
-func orDefault(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
 }
 
 // ParseLocal reads source addresses: one, or a range like
@@ -112,7 +102,9 @@ type Config struct {
 	Rate             float64 // messages per second over all connections, on schedule (open loop); 0: closed loop
 
 	Subscribe bool // connections only listen for what the server pushes
-	Publish   bool // one more connection, to the last target, publishes Rate messages per second
+	Publish   bool // one more connection, to the last target, publishes Rate messages per second; with a Rate of 0, the next when all have the last
+
+	Stalled int // so many of the connections, the first, read nothing once they are open
 
 	Compress bool // offer permessage-deflate, and compress what is sent; a server that does not agree is a failure
 

@@ -92,7 +92,9 @@ func (c *Client) pushed(s epoll.Slot, k *conn, p *frame.Piece) {
 	}
 	now := time.Now().UnixNano()
 	c.interval.Record(now - at)
-	f.delivered(seq, now)
+	if n := f.delivered(seq, now); n >= c.counts.Open && c.mode == modePublish && c.cfg.Rate == 0 {
+		c.publishDue()
+	}
 
 	// began is one more than the number of the last message here; 0 is none.
 	switch next := int64(seq) + 1; {
@@ -108,8 +110,8 @@ func (c *Client) pushed(s epoll.Slot, k *conn, p *frame.Piece) {
 	}
 }
 
-// delivered notes that one more subscriber has message seq.
-func (f *fanOut) delivered(seq uint64, now int64) {
+// delivered notes that one more subscriber has message seq, and says how many have.
+func (f *fanOut) delivered(seq uint64, now int64) int {
 	d := &f.recent[seq%uint64(len(f.recent))]
 	if d.count > 0 && d.seq != seq {
 		f.close(d)
@@ -119,6 +121,7 @@ func (f *fanOut) delivered(seq uint64, now int64) {
 	}
 	d.count++
 	d.last = max(d.last, now)
+	return d.count
 }
 
 // close takes the spread of a message that no more subscriber will get.
@@ -143,11 +146,16 @@ func (c *Client) publish(s epoll.Slot) {
 	if c.cfg.Text {
 		op = ws.OpText
 	}
+	if c.cfg.Targets[c.conns.At(s).target].Raw { // nobody there unmasks it
+		c.write(s, frame.AppendFrame(nil, true, op, f.buf))
+		return
+	}
 	c.write(s, frame.AppendMasked(nil, true, op, c.framed[0].mask, f.buf))
 }
 
-// Publish begins to publish at Config.Rate, when there is a publishing
-// connection; without one the server is left to push by itself.
+// Publish begins to publish at Config.Rate, or as fast as all get it, when
+// there is a publishing connection; without one the server is left to push by
+// itself.
 func (c *Client) Publish() {
 	c.do(func() {
 		if c.publisher == 0 {
@@ -159,11 +167,20 @@ func (c *Client) Publish() {
 	})
 }
 
+// publishAnyway is after how long the next message is published though not all
+// have the last: some may not have been there yet.
+const publishAnyway = time.Second
+
 // publishDue is alarm for modePublish.
 func (c *Client) publishDue() {
 	now := c.loop.Clock()
 	s, ok := c.loop.Find(c.publisher)
 	if !ok {
+		return
+	}
+	if c.cfg.Rate == 0 {
+		c.publish(s)
+		c.loop.SetAlarm(now + int64(publishAnyway))
 		return
 	}
 	for ; int64(c.next) <= now; c.next += float64(time.Second) / c.cfg.Rate {

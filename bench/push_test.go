@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"wspoll/epoll"
 	"wspoll/server"
 
 	"github.com/gobwas/ws"
@@ -124,6 +125,74 @@ func TestPushNamesWhatASubscriberMissed(t *testing.T) {
 		if !found {
 			t.Errorf("%s: not found; errors are %v", c.kind, r.Errors)
 		}
+	}
+}
+
+// bareSpread is a server that sends what one connection sends to all others.
+func bareSpread(t *testing.T) Target {
+	t.Helper()
+	var g *epoll.Group
+	g, err := epoll.NewGroup(epoll.Config{Loops: 2}, func(l *epoll.Loop) epoll.Handler {
+		return epoll.Spread{Echo: epoll.Echo{Loop: l}, All: func() []*epoll.Loop { return g.Loops() }}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := g.Listen("127.0.0.1:0", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Start()
+	t.Cleanup(g.Stop)
+	return targets(t, "tcp://"+addr.String())[0]
+}
+
+func TestTheNextIsPublishedWhenAllHaveTheLast(t *testing.T) {
+	for name, target := range map[string]Target{"WebSocket": fanOutServer(t, untouched), "TCP": bareSpread(t)} {
+		t.Run(name, func(t *testing.T) {
+			const connections, messages = 30, 50
+			cl, err := New(Config{Targets: []Target{target}, Connections: connections, SizeMin: 128, Subscribe: true, Publish: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cl.Stop()
+			cl.Open(t.Context().Done())
+			cl.Publish()
+			for deadline := time.Now().Add(30 * time.Second); ; {
+				n := cl.Counts()
+				// The first may go to those alone whom a bare server knows by then.
+				if n.Messages > n.Sent*connections || n.Messages+2*connections < n.Sent*connections {
+					t.Fatalf("%d were sent, %d have come to %d subscribers", n.Sent, n.Messages, connections)
+				}
+				if n.Sent >= messages {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%d were sent, %d have come", n.Sent, n.Messages)
+				}
+				time.Sleep(time.Millisecond) // nothing says when another has come
+			}
+			if e := cl.Errors(); len(e) > 0 {
+				t.Error(e)
+			}
+		})
+	}
+}
+
+// Those that read nothing get what their sockets take; the others get all.
+func TestStalledConnectionsReadNothingAndAreNotCounted(t *testing.T) {
+	r, err := Run(t.Context(), Options{
+		Config: Config{
+			Targets: []Target{fanOutServer(t, untouched)}, Connections: 10, Stalled: 3, Rate: 100, SizeMin: 64 << 10,
+			Subscribe: true, Publish: true, Timeout: 5 * time.Second,
+		},
+		Scenario: "push", Duration: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Opened != 7 || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
+		t.Errorf("%d opened, %d sent, %d have come, errors %v", r.Opened, r.Sent, r.Messages, r.Errors)
 	}
 }
 

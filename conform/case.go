@@ -74,6 +74,12 @@ var groups = []func() []Case{
 	closeCases,
 	textCases,
 	limitCases,
+	offerCases,
+	deflateAnswerCases,
+	deflateWindowCases,
+	deflateStreamCases,
+	corruptCases,
+	deflateFrameCases,
 }
 
 // Cases are all cases for one kind of peer, in the order of their sections. peer is Server or Client.

@@ -90,23 +90,26 @@ func large(id, sentence string, op byte, send func(*Session) []byte) Case {
 }
 
 // echoOrTooBig is ExpectMessage for a message that the peer may find too large; it then ends the connection, and false is
-// returned.
+// returned. A peer that echoes as it reads may have sent a part by then.
 func (s *Session) echoOrTooBig(op ws.OpCode, data []byte) bool {
-	p, a := s.next(s.opts.Timeout)
-	switch {
-	case a == over:
-		s.NonStrict("%s without a Close where the echo should come, or a Close 1009", endWords(s.ended))
-		return false
-	case a == arrived && p.Op == ws.OpClose:
-		s.judgeCode([]int{int(ws.StatusMessageTooBig)})
-		s.Remark("%d bytes are too large for the peer", len(data))
-		s.answerClose()
-		s.expectEnd(false)
-		return false
-	case a == arrived && p.Op == ws.OpPong:
-		s.pongs = append(s.pongs, p.Data)
-	case a == arrived:
-		s.aside = append(s.aside, p)
+	for whole := false; !whole; {
+		switch p, a := s.next(s.opts.Timeout); {
+		case a == silent:
+			s.Fail("neither the echo nor a Close came within %v", s.opts.Timeout)
+		case a == over:
+			s.NonStrict("%s without a Close where the echo should come, or a Close 1009", endWords(s.ended))
+			return false
+		case p.Op == ws.OpClose:
+			s.judgeCode([]int{int(ws.StatusMessageTooBig)})
+			s.Remark("%d bytes are too large for the peer", len(data))
+			s.answerClose()
+			s.expectEnd(false)
+			return false
+		case p.Op == ws.OpPong:
+			s.pongs = append(s.pongs, p.Data)
+		default:
+			s.aside, whole = append(s.aside, p), p.Last
+		}
 	}
 	s.ExpectMessage(op, data)
 	return true

@@ -1,4 +1,4 @@
-// Package conform holds a peer to RFC 6455 and RFC 7692: some hundred cases, each a short conversation over a connection
+// Package conform holds a peer to RFC 6455 and RFC 7692: some 1200 cases, each a short conversation over a connection
 // of its own, in which the suite says something right or wrong and knows what may come back. The peer is any server at a
 // ws:// or wss:// URL that echoes (Run), or any client that connects to us and echoes (Listen).
 //
@@ -27,7 +27,7 @@
 //		},
 //	},
 //
-// The id is "rfc6455-", the section, "-", and words of a-z, 0-9 and hyphens; it never changes its meaning. Sentences say
+// The id is "rfc6455-" or "rfc7692-", the section, "-", and words of a-z, 0-9 and hyphens; it never changes its meaning. Sentences say
 // "the peer", since most cases run in both directions; those that do not are for one Peer.
 //
 // A method of Session that does not get what it must get ends the case, as t.Fatal ends a test: what follows it may rely
@@ -46,5 +46,24 @@
 //
 // A new file of cases is one function that returns them, and one line in the table groups.
 //
-// Cases of RFC 7692 open with OpenOffer, look at what was agreed, and find the compressed messages with NextMessage.
+// # Compression
+//
+// Cases of RFC 7692 open with OpenDeflate, which is given what they wish for in terms of us and the peer; a peer that does
+// not go along makes them unimplemented. A stream writes what we compress bit by bit: stored blocks, blocks in the fixed
+// code with exactly the matches that a case is about, codes of its own, right or wrong; it knows the text they stand for.
+// Session.say sends it, echoed waits for the text too. What the peer compresses is inflated with exactly the window that was
+// agreed, behind the text of its earlier messages or behind nothing, so that a match which reaches too far fails the case;
+// the digits that the window cases send come again at distances where only a larger window would see them.
+//
+// Whether a peer has a limit for messages cannot be asked. Large messages, and small ones that become large, may come back
+// or be refused with 1009; a remark tells which.
+//
+// Where a rule binds only the sender, because the RFC has no words for the receiver (a match beyond the agreed window, a
+// reference to a message before without context takeover, a stream that is cut off), a peer that tolerates the breach is
+// non-strict. What is no DEFLATE at all must fail the connection; RFC 7692 names no code for it, so 1007 and 1002 are ok.
+//
+// # Cutting
+//
+// With Options.Cut each case is run again and again, what it sends cut in two at another position each time, and once byte by
+// byte; see cuts.
 package conform

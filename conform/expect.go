@@ -108,17 +108,24 @@ func (s *Session) mustCome(want string) frame.Piece {
 	}
 }
 
-// ExpectMessage waits for the message with this opcode and payload, in as many frames as the peer likes. Pongs that come
-// before its end are kept for ExpectPong.
+// ExpectMessage waits for the message with this opcode and payload, in as many frames as the peer likes, compressed or not
+// if that was agreed. Pongs that come before its end are kept for ExpectPong.
 func (s *Session) ExpectMessage(op ws.OpCode, payload []byte) {
 	want := fmt.Sprintf("the %s message of %d bytes", opName(op), len(payload))
+	s.pact.last = nil
 	for got := 0; ; {
 		p := s.mustCome(want)
 		switch {
 		case p.Op != op:
 			s.Fail("a %s message came where %s should", opName(p.Op), want)
-		case p.Compressed:
+		case p.Compressed && !s.pact.on:
 			s.Fail("a compressed message came where %s should", want)
+		case p.Compressed:
+			if s.pact.last = append(s.pact.last, p.Data...); p.Last {
+				s.inflate(want, s.pact.last, payload)
+				return
+			}
+			continue
 		case got+len(p.Data) > len(payload):
 			s.Fail("%s came back with more than that: %d bytes and more", want, got+len(p.Data))
 		}

@@ -4,66 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"fmt"
-	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"wspoll/client"
 	"wspoll/handshake"
 )
 
 // Target is a server to be tested.
-type Target struct {
-	URL  string
-	Addr string      // for the dialer: "host:port"
-	Host string      // for the Host header
-	Path string      // path and query
-	TLS  *tls.Config // nil for ws
-}
+type Target = client.Target
 
 // ParseTarget reads a ws:// or wss:// URL. insecure: any certificate will do.
-func ParseTarget(s string, insecure bool) (*Target, error) {
-	u, err := url.Parse(s)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("URL %q: %w", s, err)
-	case u.Scheme != "ws" && u.Scheme != "wss" || u.Hostname() == "":
-		return nil, fmt.Errorf("URL %q: must be like ws://host:port/path or wss://host/path", s)
-	case u.User != nil || u.Fragment != "":
-		// §3: a fragment identifier MUST NOT be used.
-		return nil, fmt.Errorf("URL %q: a WebSocket URL has no user and no #fragment (RFC 6455 §3)", s)
-	}
-	t := &Target{URL: s, Host: u.Host, Path: u.RequestURI()}
-	port := u.Port()
-	if u.Scheme == "wss" {
-		t.TLS = &tls.Config{ServerName: u.Hostname(), InsecureSkipVerify: insecure, NextProtos: []string{"http/1.1"}}
-	}
-	if port == "" {
-		port = map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
-	}
-	t.Addr = net.JoinHostPort(u.Hostname(), port)
-	return t, nil
-}
-
-// dial connects to t, with TLS if it is wss.
-func (t *Target) dial(ctx context.Context, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", t.Addr)
-	if err != nil || t.TLS == nil {
-		return conn, err
-	}
-	secure := tls.Client(conn, t.TLS)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return secure, nil
-}
+func ParseTarget(s string, insecure bool) (*Target, error) { return client.ParseTarget(s, insecure) }
 
 // dial connects, or connects anew. As the server we have the one connection that the client made.
 func (s *Session) dial() {
@@ -71,7 +24,9 @@ func (s *Session) dial() {
 		return
 	}
 	s.release()
-	conn, err := s.target.dial(s.ctx, s.opts.Timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.opts.Timeout)
+	defer cancel()
+	conn, err := s.target.Connect(ctx)
 	if err != nil {
 		if s.ctx.Err() != nil {
 			panic(stop{})
@@ -104,7 +59,15 @@ func (s *Session) Head() *Head {
 	if s.opts.Origin != "" {
 		h.Add("Origin: " + s.opts.Origin)
 	}
-	h.Lines = append(h.Lines, s.opts.Header...)
+	for _, l := range s.opts.Header {
+		h.Add(l)
+		if isField(l, "Sec-WebSocket-Protocol") {
+			_, v, _ := strings.Cut(l, ":")
+			for p := range strings.SplitSeq(v, ",") {
+				s.hello.Protocols = append(s.hello.Protocols, strings.TrimSpace(p))
+			}
+		}
+	}
 	return h
 }
 
@@ -174,7 +137,9 @@ func (s *Session) OpenOffer(offer string) string {
 		h.Add("Sec-WebSocket-Extensions: " + offer)
 	}
 	s.dial()
+	s.uncounted = true
 	s.Send(h.Bytes())
+	s.uncounted = false
 	s.ExpectOpen()
 	return s.agreed
 }
@@ -187,6 +152,7 @@ func (s *Session) ExpectOpen() {
 	}
 	s.agreed = string(r.Extensions)
 	s.rules.RSV1 = s.agreed != ""
+	s.agree(&r.Deflate)
 }
 
 // Answer waits for the head of an HTTP answer, interim ones (1xx but 101) passed over.

@@ -29,6 +29,8 @@ type echoServer struct {
 	echoes   func(op ws.OpCode, payload []byte) []byte
 	codes    func(code int) []byte // body of the Close
 	limit    uint64
+	deflate  *handshake.DeflateOptions // nil: permessage-deflate is not negotiated
+	squeezes func(c *echoConn, msg []byte) []byte
 }
 
 // start serves on a free port until the test is over.
@@ -62,6 +64,7 @@ type echoConn struct {
 	op   byte // of the message in progress
 	msg  []byte
 	text frame.UTF8
+	zip
 }
 
 func (c *echoConn) serve() {
@@ -93,8 +96,9 @@ func (c *echoConn) open() bool {
 			c.r.Discard(0)
 			var ans handshake.Answer
 			if err == nil {
-				err = handshake.Check(&req, &handshake.Options{Origins: []string{"*"}, Protocols: []string{"superchat"}}, &ans)
+				err = handshake.Check(&req, &handshake.Options{Origins: []string{"*"}, Protocols: []string{"superchat"}, Deflate: c.deflate}, &ans)
 			}
+			c.zip.agreed = ans.Deflate
 			var out []byte
 			switch {
 			case c.reply != nil:
@@ -127,7 +131,7 @@ func (c *echoConn) next() bool {
 	b0, b1 := b[0], b[1]
 	op := b0 & 15
 	control := op >= 8
-	if c.fails("rsv", b0&0x70 != 0) || c.fails("opcode", op > 2 && op < 8 || op > 10) || c.fails("mask", b1 < 0x80) ||
+	if c.failsRSV(b0) || c.fails("opcode", op > 2 && op < 8 || op > 10) || c.fails("mask", b1 < 0x80) ||
 		c.fails("control-fin", control && b0 < 0x80) || c.fails("control-length", control && b1&127 > 125) ||
 		c.fails("continuation", op == 0 && c.op == 0) || c.fails("sequence", !control && op != 0 && c.op != 0) {
 		return c.fail(1002)
@@ -166,6 +170,7 @@ func (c *echoConn) next() bool {
 	}
 	if !control && op != 0 {
 		c.op = op
+		c.beginZip(b0)
 	}
 	payload := make([]byte, 0, length)
 	for uint64(len(payload)) < length {
@@ -178,7 +183,11 @@ func (c *echoConn) next() bool {
 		if b1 >= 0x80 {
 			ws.Cipher(piece, key, len(payload))
 		}
-		if c.op == text && !control && !c.lateText {
+		if c.compressed && !control {
+			if code := c.inflates(piece, false); code != 0 {
+				return c.fail(code)
+			}
+		} else if c.op == text && !control && !c.lateText {
 			if _, ok := c.text.Write(piece); c.fails("utf8", !ok) {
 				return c.fail(1007)
 			}
@@ -205,7 +214,12 @@ func (c *echoConn) next() bool {
 
 // data takes a frame of a message.
 func (c *echoConn) data(b0 byte, payload []byte) bool {
-	c.msg = append(c.msg, payload...)
+	if !c.compressed {
+		c.msg = append(c.msg, payload...)
+		c.passPlain(payload)
+	} else if code := c.endOfFrame(b0); code != 0 {
+		return c.fail(code)
+	}
 	if b0 < 0x80 {
 		return true
 	}
@@ -219,7 +233,12 @@ func (c *echoConn) data(b0 byte, payload []byte) bool {
 	}
 	op := ws.OpCode(c.op)
 	out := frame.AppendFrame(nil, true, op&1|op&2, c.msg)
-	if c.echoes != nil {
+	switch {
+	case c.compressed && c.squeezes != nil:
+		out = c.squeezes(c, c.msg)
+	case c.compressed:
+		out = c.squeezed(c.msg)
+	case c.echoes != nil:
 		out = c.echoes(op, c.msg)
 	}
 	c.op, c.msg, c.text = 0, nil, 0
@@ -284,13 +303,15 @@ func answered(accept func(key []byte) string, lines ...string) func(*handshake.R
 
 func rightAccept(key []byte) string { return string(handshake.AppendAccept(nil, key)) }
 
-// mutants are servers that are wrong in one thing, and the cases that must not be ok for it.
-var mutants = []struct {
+// mutant is a server that is wrong in one thing, and the cases that must not be ok for it.
+type mutant struct {
 	name   string
 	server echoServer
 	caught []string // ids, each of which must get the verdict
 	as     Verdict
-}{
+}
+
+var mutants = []mutant{
 	{"accepts frames without a mask", echoServer{leaveOut: "mask"}, []string{"rfc6455-5.1-masking-text", "rfc6455-5.1-masking-ping", "rfc6455-5.1-masking-continuation"}, Failed},
 	{"answers a Close without a mask", echoServer{leaveOut: "mask"}, []string{"rfc6455-5.1-masking-close", "rfc6455-5.1-masking-close-empty"}, NonStrict},
 	{"accepts reserved bits", echoServer{leaveOut: "rsv"}, []string{"rfc6455-5.2-rsv-100-text", "rfc6455-5.2-rsv-010-binary", "rfc6455-5.2-rsv-001-ping", "rfc6455-5.2-rsv-111-continuation"}, Failed},

@@ -12,6 +12,7 @@ type Options struct {
 	Timeout  time.Duration // for each thing that must come
 	Parallel int           // cases at the same time; 0 means 1
 	Chop     int           // cut all that is sent into pieces of so many bytes; 0 means not
+	Cut      int           // run each case again and again, what is sent cut in two at every Cut-th position, see cuts; 0 means not. Not for Listen
 	Origin   string        // value of the Origin header; empty means none
 	Header   []string      // further header lines for every request
 }
@@ -24,6 +25,7 @@ type Result struct {
 	Verdict    Verdict       `json:"verdict"`
 	Remarks    []Remark      `json:"remarks,omitempty"`
 	Took       time.Duration `json:"nanoseconds"`
+	Runs       int           `json:"runs,omitempty"`       // how often it was run, with Options.Cut
 	Explained  []string      `json:"explained,omitempty"`  // the bytes in words; not for ok
 	Transcript []Chunk       `json:"transcript,omitempty"` // the bytes; not for ok
 }
@@ -41,11 +43,18 @@ func Run(ctx context.Context, t *Target, cases []Case, o Options, done func(*Res
 	var mu sync.Mutex
 	for range max(1, o.Parallel) {
 		workers.Go(func() {
+			var beside beacon
+			defer beside.end()
+			fresh := func() *Session { return &Session{ctx: ctx, opts: &o, client: true, target: t, beside: &beside} }
 			for i := range todo {
 				if cases[i].Heavy {
 					heavy <- struct{}{}
 				}
-				r := runCase(&cases[i], &Session{ctx: ctx, opts: &o, client: true, target: t})
+				s := fresh()
+				r := runCase(&cases[i], s)
+				if o.Cut > 0 && r != nil {
+					r = cutEverywhere(&cases[i], r, s.sent, i%o.Cut, fresh)
+				}
 				if cases[i].Heavy {
 					<-heavy
 				}

@@ -48,6 +48,11 @@ type Session struct {
 	verdict Verdict
 	remarks []Remark
 	record  transcript
+
+	sent      int     // bytes of ours, but those of a handshake that is only the beginning of a case
+	uncounted bool    // such a handshake is going on
+	cutAt     int     // cut what is sent behind so many of them; 0: do not
+	beside    *beacon // for that
 }
 
 // link is one connection and where it stands.
@@ -59,6 +64,7 @@ type link struct {
 	rules  frame.Rules
 	parser frame.Parser
 	agreed string // the extensions in use
+	pact   pact   // of permessage-deflate
 
 	aside []frame.Piece // data that came while a pong was expected
 	pongs [][]byte      // that came while something else was expected
@@ -162,6 +168,21 @@ func (s *Session) SendChopped(b []byte, n int) {
 }
 
 func (s *Session) write(b []byte) {
+	if s.uncounted {
+		s.writeAll(b)
+		return
+	}
+	at := s.cutAt - s.sent
+	if s.sent += len(b); at <= 0 || at >= len(b) {
+		s.writeAll(b)
+		return
+	}
+	s.writeAll(b[:at])
+	s.beside.wait(s)
+	s.writeAll(b[at:])
+}
+
+func (s *Session) writeAll(b []byte) {
 	if s.conn == nil {
 		s.dial()
 	}

@@ -29,7 +29,10 @@ func (l *Loop) Dial(addr, local *net.TCPAddr, tag uint32, timeout time.Duration)
 
 // connect makes a socket and starts to connect it.
 func connect(addr, local *net.TCPAddr) (int32, error) {
-	domain, sa := sockaddr(addr)
+	domain := unix.AF_INET
+	if addr.IP.To4() == nil {
+		domain = unix.AF_INET6
+	}
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)
@@ -51,18 +54,20 @@ func connect(addr, local *net.TCPAddr) (int32, error) {
 			return 0, os.NewSyscallError("bind", err)
 		}
 	}
-	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+	if e := sysConnect(fd, addr); e != none && e != unix.EINPROGRESS {
 		unix.Close(fd)
-		return 0, os.NewSyscallError("connect", err)
+		return 0, os.NewSyscallError("connect", e)
 	}
 	return int32(fd), nil
 }
 
 // connected finds out how the connect of c ended.
-func (l *Loop) connected(c Slot, s *slot) {
-	if e := l.kernel.SocketError(s.fd); e != none {
-		l.end(c, s, causeOf(e), e)
-		return
+func (l *Loop) connected(c Slot, s *slot, events uint32) {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if e := l.kernel.SocketError(s.fd); e != none {
+			l.end(c, s, causeOf(e), e)
+			return
+		}
 	}
 	s.flags &^= flagConnecting
 	s.deadline = 0

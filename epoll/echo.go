@@ -26,3 +26,25 @@ func (e Echo) Expired(Slot) {}
 
 // Closed does nothing.
 func (e Echo) Closed(Slot, Cause, unix.Errno) {}
+
+// Spread is the other Handler that knows no protocol: what one connection sends
+// goes to all others, on All loops. It is what pushing is measured against.
+type Spread struct {
+	Echo
+	All func() []*Loop
+}
+
+// Data sends everything to everybody else.
+func (e Spread) Data(c Slot, in []byte) int {
+	b, from := append([]byte(nil), in...), e.Loop.ID(c)
+	for _, l := range e.All() {
+		l.Post(func() {
+			l.Each(func(c Slot) {
+				if l != e.Loop || l.ID(c) != from {
+					l.Direct(c, b)
+				}
+			})
+		})
+	}
+	return len(in)
+}

@@ -52,6 +52,78 @@ func (k *interrupted) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	return k.linux.Writev(fd, iov)
 }
 
+// parting is Linux, and counts what goes out by Write and by WriteLast.
+type parting struct {
+	linux
+	plain, last int
+}
+
+func (k *parting) Write(fd int32, p []byte) (int, unix.Errno) {
+	k.plain++
+	return k.linux.Write(fd, p)
+}
+
+func (k *parting) WriteLast(fd int32, p []byte) (int, unix.Errno) {
+	k.last++
+	return k.linux.WriteLast(fd, p)
+}
+
+// Linux holds the bytes of WriteLast back for 200 ms: they must arrive with
+// the FIN, and what others are told meanwhile at once.
+func TestLastWordsLeaveWithTheFIN(t *testing.T) {
+	for _, linger := range []bool{false, true} {
+		k := new(parting)
+		var others []Slot
+		g, addr := serve(t, Config{Kernel: k}, script{
+			data: func(l *Loop, c Slot, in []byte) int {
+				if string(in) == "other" {
+					others = append(others, c)
+					l.Write(c, in)
+					return len(in)
+				}
+				l.Write(c, []byte("farewell"))
+				l.Finish(c, linger)
+				return len(in)
+			},
+			closed: func(l *Loop, c Slot, _ Cause, _ unix.Errno) {
+				for _, o := range others {
+					if o != c {
+						l.Write(o, []byte("gone"))
+					}
+				}
+			},
+		})
+		dial := func(say string) net.Conn {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.SetDeadline(time.Now().Add(patience))
+			conn.Write([]byte(say))
+			return conn
+		}
+		other := dial("other")
+		defer other.Close()
+		if _, err := io.ReadFull(other, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		conn := dial("bye")
+		if b, err := io.ReadAll(conn); string(b) != "farewell" || err != nil {
+			t.Errorf("linger %v: %q, %v, want the last words and the end", linger, b, err)
+		}
+		conn.Close()
+		told := make([]byte, 4)
+		if _, err := io.ReadFull(other, told); string(told) != "gone" || err != nil {
+			t.Errorf("linger %v: another connection was told %q, %v", linger, told, err)
+		}
+		g.Do(func(*Loop) {
+			if k.last != 1 || k.plain != 2 {
+				t.Errorf("linger %v: %d writes with the FIN, %d others, want 1 and 2", linger, k.last, k.plain)
+			}
+		})
+	}
+}
+
 func TestInterruptedCallsAreMadeAgain(t *testing.T) {
 	k := new(interrupted)
 	g, addr := serve(t, Config{Kernel: k}, script{data: func(l *Loop, c Slot, in []byte) int {
@@ -148,5 +220,28 @@ func TestPanicsWhileALoopEndsAreOnPanics(t *testing.T) {
 	g.Stop()
 	if panics != 3 {
 		t.Errorf("OnPanic was called %d times, want 3, once for each connection", panics)
+	}
+}
+
+// A close while bytes wait that nobody read sends RST: what was said last must
+// have left before.
+func TestLastWordsArriveThoughBytesWereNotRead(t *testing.T) {
+	_, addr := serve(t, Config{ReadBuffer: 512}, script{data: func(l *Loop, c Slot, in []byte) int {
+		l.Write(c, []byte("farewell"))
+		l.Finish(c, false)
+		return len(in)
+	}})
+	for range 20 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		conn.Write(make([]byte, 64<<10))
+		b := make([]byte, 8)
+		if _, err := io.ReadFull(conn, b); err != nil || string(b) != "farewell" {
+			t.Errorf("%q, %v, want the last words", b, err)
+		}
+		conn.Close()
 	}
 }

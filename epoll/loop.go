@@ -2,6 +2,7 @@ package epoll
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,12 @@ import (
 
 const (
 	maxEvents = 256 // events taken from the kernel at once
-	keyWake   = ^uint64(0)
+	// turn is for how long a loop stays on its processor without asking the Go
+	// scheduler. After 10 ms the scheduler's monitor would interrupt it with a
+	// signal, take the processor away while it sleeps, and for that watch it
+	// every 20 us from then on.
+	turn    = 5 * time.Millisecond
+	keyWake = ^uint64(0)
 	// Keys of listeners have the generation that no slot ever has.
 	listenerGen = ^uint32(0)
 )
@@ -33,6 +39,7 @@ type Loop struct {
 	open  int
 
 	now  int64 // monotonic nanoseconds, taken once per batch of events
+	turn int64 // when the loop last let others have its processor
 	tick uint32
 	wheel
 	due       []ID
@@ -43,10 +50,12 @@ type Loop struct {
 	in    []byte // the read buffer, and in front of it room for a carry
 	out   []byte // the out scratch: bytes of connection outOf that await the flush
 	outOf Slot
+	last  Slot // the connection whose flush is its last, see finish; 0: none
 	evs   []unix.EpollEvent
 	iov   [2]unix.Iovec
 	bufs  bufs
 	duct  duct
+	taps  map[Slot][]Tap // of those with flagTapped
 
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
@@ -244,6 +253,10 @@ func (l *Loop) batch(n int) {
 // asking without waiting finds them; only when there are none does the loop
 // give its processor away.
 func (l *Loop) wait(evs []unix.EpollEvent) int {
+	if l.now-l.turn > int64(turn) {
+		l.turn = l.now
+		runtime.Gosched()
+	}
 	if n, _ := l.kernel.Poll(l.epfd, evs); n > 0 {
 		return n
 	}
@@ -291,7 +304,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 		return // else an event of a connection that has gone
 	}
 	if s.is(flagConnecting) {
-		l.connected(c, s)
+		l.connected(c, s, ev.Events)
 		return
 	}
 	if ev.Events&unix.EPOLLOUT != 0 && s.pend != 0 {
@@ -330,6 +343,9 @@ func (l *Loop) readable(c Slot, s *slot) {
 		k = copy(l.in, l.bufs.bytes(s.carry))
 	}
 	n, e := l.read(s.fd, l.in[k:k+l.cfg.ReadBuffer])
+	if s.is(flagTapped) {
+		l.tapped(c, false, l.in[k:k+max(n, 0)])
+	}
 	switch {
 	case e == unix.EAGAIN:
 	case e != none:

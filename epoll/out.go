@@ -98,10 +98,16 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 	if s.pend == 0 {
 		var n int
 		var e unix.Errno
-		if len(b) == 0 {
-			n, e = l.write(s.fd, a)
-		} else {
+		switch {
+		case len(b) > 0:
 			n, e = l.writev(s.fd, a, b)
+		case c == l.last:
+			n, e = l.writeLast(s.fd, a)
+		default:
+			n, e = l.write(s.fd, a)
+		}
+		if s.is(flagTapped) {
+			l.wrote(c, a, b, n)
 		}
 		if e == none && n == len(a)+len(b) {
 			return
@@ -146,6 +152,9 @@ func (l *Loop) progress(c Slot, s *slot) {
 func (l *Loop) sendPending(c Slot, s *slot) {
 	b := l.bufs.bytes(s.pend)
 	n, e := l.write(s.fd, b)
+	if s.is(flagTapped) {
+		l.wrote(c, b, nil, n)
+	}
 	if e == unix.EAGAIN {
 		return
 	}

@@ -50,6 +50,7 @@ const (
 	flagEnding                        // the handler is being told Closed; nothing can be done with it any more
 	flagKept                          // the handler keeps it open after the peer's FIN
 	flagUnwatched                     // taken from the poller while paused, see hungUp
+	flagTapped                        // somebody sees its bytes, see Tap
 )
 
 func (s *slot) is(f uint16) bool { return s.flags&f != 0 }

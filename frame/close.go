@@ -40,7 +40,7 @@ func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, err error) {
 	case 0:
 		return ws.StatusNoStatusRcvd, nil, nil
 	case 1:
-		// "If there is a body, the first two bytes of the body MUST be a
+		// §5.5.1: "If there is a body, the first two bytes of the body MUST be a
 		// 2-byte unsigned integer".
 		return 0, nil, ErrCloseLength
 	}
@@ -48,7 +48,7 @@ func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, err error) {
 	if !ValidCloseCode(code) {
 		return code, nil, ErrCloseCode
 	}
-	// "the body MAY contain UTF-8-encoded data"; §8.1 for other data.
+	// §5.5.1: "the body MAY contain UTF-8-encoded data"; §8.1 for other data.
 	if !utf8.Valid(reason) {
 		return code, nil, ErrCloseReason
 	}

@@ -1,6 +1,6 @@
 package frame
 
-// Joiner puts the pieces of a message together, for callers that want whole
+// Joiner puts the pieces of a message together (§5.4), for callers that want whole
 // messages. The zero value is ready.
 //
 // Buf is the caller's as much as the Joiner's: between two messages it may be

@@ -267,12 +267,12 @@ func (p *Parser) deliver(r *Rules, data []byte, piece *Piece) *Error {
 func (p *Parser) checkFirst(r *Rules, b0 byte) *Error {
 	op := ws.OpCode(b0 & bitsOpcode)
 	switch {
-	// "If an unknown opcode is received, the receiving endpoint MUST _Fail
+	// §5.2: "If an unknown opcode is received, the receiving endpoint MUST _Fail
 	// the WebSocket Connection_."
 	case op.IsReserved():
 		return ErrReservedOpcode
 
-	// RSV "MUST be 0 unless an extension is negotiated that defines meanings
+	// §5.2: RSV "MUST be 0 unless an extension is negotiated that defines meanings
 	// for non-zero values". No extension that we know defines RSV2 or RSV3.
 	// ws.CheckHeader lets them pass once any extension is negotiated.
 	case b0&bitsRSV23 != 0, b0&bitRSV1 != 0 && !r.RSV1:
@@ -311,13 +311,14 @@ func (p *Parser) extended(r *Rules, b []byte) (head int, length uint64, e *Error
 	low := binary.BigEndian.Uint64(raw[:]) >> shift
 	high := low | ^uint64(0)>>(8*uint(have))>>shift
 	switch {
-	// "the most significant bit MUST be 0"
+	// §5.2: "the most significant bit MUST be 0"
 	case low > 1<<63-1:
 		return 0, 0, ErrLengthMSB
-	// "in all cases, the minimal number of bytes MUST be used to encode the
+	// §5.2: "in all cases, the minimal number of bytes MUST be used to encode the
 	// length". ws.ReadHeader does not look.
 	case high < least:
 		return 0, 0, ErrLengthNotMinimal
+	// §10.4: the size of messages must be limited, when it shows.
 	case p.tooLarge(r, b[0], low):
 		return 0, 0, ErrTooLarge
 	case have < size:
@@ -352,6 +353,7 @@ func (p *Parser) Unread(before *Parser, r *Rules, in []byte, n int, piece *Piece
 	return n
 }
 
+// maskError is for a mask that is missing or too much (§5.1).
 func maskError(r *Rules) *Error {
 	if r.Client {
 		return ErrMaskForbidden

@@ -159,6 +159,7 @@ func TestEveryRuleHasTwoSides(t *testing.T) {
 			"82 8a" + key + "00 01 02 03 04 05 06 07 08 09" + "82 8a" + key + "00 01 02 03 04 05 06 07 08 09", nil, 0,
 		},
 		{"8 bytes and 3 more", limited, "02 88" + key + "00 01 02 03 04 05 06 07" + "80 83" + key, ErrTooLarge, 16},
+		{"8 bytes, 1 more and 2 more", limited, "02 88" + key + "00 01 02 03 04 05 06 07" + "00 81" + key + "08" + "80 82" + key, ErrTooLarge, 23},
 		{"8 bytes and 2 more", limited, "02 88" + key + "00 01 02 03 04 05 06 07" + "80 82" + key + "08 09", nil, 0},
 		{"a ping does not count", limited, "02 88" + key + "00 01 02 03 04 05 06 07" + "89 8b" + key + "00 01 02 03 04 05 06 07 08 09 0a", nil, 0},
 		{"256 in 16 bits where 10 are allowed", limited, "82 fe 01 00", ErrTooLarge, 3},

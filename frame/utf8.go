@@ -12,7 +12,7 @@ type UTF8 uint8
 
 // What may come next. The second byte of four lead bytes is limited further
 // than to 80..BF: that keeps out overlong forms, surrogates, and what lies
-// beyond U+10FFFF.
+// beyond U+10FFFF (RFC 3629 §3 and §4; RFC 6455 §8.1 says what a failure costs).
 const (
 	utf8Start UTF8 = iota // a code point's first byte
 	utf8Tail1             // one more byte 80..BF
@@ -51,7 +51,7 @@ func (s *UTF8) Write(b []byte) (n int, ok bool) {
 	return n, true
 }
 
-// step takes one byte.
+// step takes one byte, by the grammar of RFC 3629 §4.
 func (s UTF8) step(c byte) UTF8 {
 	low, high := byte(0x80), byte(0xbf)
 	next := utf8Start

@@ -21,8 +21,8 @@ func AppendKey(dst []byte, nonce [16]byte) []byte {
 	return base64.StdEncoding.AppendEncode(dst, nonce[:])
 }
 
-// AppendRequest appends the request head of RFC 6455 §4.1. It does not allocate when dst has room. The client MUST wait
-// for the response before it sends any frame.
+// AppendRequest appends the request head of RFC 6455 §4.1, its fields in the order of the example in §1.3. It does not
+// allocate when dst has room. The client MUST wait for the response before it sends any frame.
 func AppendRequest(dst []byte, h *Hello) []byte {
 	dst = append(dst, "GET "...)
 	if h.Target == "" {
@@ -33,7 +33,7 @@ func AppendRequest(dst []byte, h *Hello) []byte {
 	dst = append(dst, h.Host...)
 	dst = append(dst, "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: "...)
 	dst = append(dst, h.Key...)
-	dst = append(dst, "\r\nSec-WebSocket-Version: 13\r\n"...)
+	dst = append(dst, "\r\n"...)
 	if h.Origin != "" {
 		dst = append(dst, "Origin: "...)
 		dst = append(dst, h.Origin...)
@@ -50,6 +50,7 @@ func AppendRequest(dst []byte, h *Hello) []byte {
 	if len(h.Protocols) > 0 {
 		dst = append(dst, "\r\n"...)
 	}
+	dst = append(dst, "Sec-WebSocket-Version: 13\r\n"...)
 	if h.Extensions != "" {
 		dst = append(dst, "Sec-WebSocket-Extensions: "...)
 		dst = append(dst, h.Extensions...)

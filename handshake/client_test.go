@@ -41,8 +41,8 @@ func TestARequestHasWhatTheHelloSays(t *testing.T) {
 				Extensions: "permessage-deflate; client_max_window_bits", Header: []byte("Cookie: a=b\r\nUser-Agent: x\r\n"),
 			},
 			"GET /chat?a=b HTTP/1.1\r\nHost: [::1]:9001\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nOrigin: http://example.com\r\n" +
-				"Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" +
+				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://example.com\r\n" +
+				"Sec-WebSocket-Protocol: chat, superchat\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" +
 				"Cookie: a=b\r\nUser-Agent: x\r\n\r\n",
 		},
 	} {

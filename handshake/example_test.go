@@ -67,6 +67,55 @@ func Example() {
 	// client: 101 Switching Protocols, error <nil>, speaks chat
 }
 
+// The handshake of RFC 6455 §1.3, byte for byte; only the CR before each line end is taken away to print it.
+func ExampleAppendRequest() {
+	hello := handshake.Hello{
+		Host: "server.example.com", Target: "/chat",
+		Key:       []byte("dGhlIHNhbXBsZSBub25jZQ=="),
+		Origin:    "http://example.com",
+		Protocols: []string{"chat", "superchat"},
+	}
+	request := handshake.AppendRequest(nil, &hello)
+	fmt.Print(strings.ReplaceAll(string(request), "\r\n", "\n"))
+
+	var req handshake.Request
+	var ans handshake.Answer
+	opts := handshake.Options{Protocols: []string{"chat"}, Origins: []string{"http://example.com"}}
+	if _, err := handshake.ParseRequest(request, nil, &req); err != nil {
+		fmt.Println(err)
+	}
+	if err := handshake.Check(&req, &opts, &ans); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Print(strings.ReplaceAll(string(handshake.AppendAnswer(nil, &ans, &opts)), "\r\n", "\n"))
+	// Output:
+	// GET /chat HTTP/1.1
+	// Host: server.example.com
+	// Upgrade: websocket
+	// Connection: Upgrade
+	// Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+	// Origin: http://example.com
+	// Sec-WebSocket-Protocol: chat, superchat
+	// Sec-WebSocket-Version: 13
+	//
+	// HTTP/1.1 101 Switching Protocols
+	// Upgrade: websocket
+	// Connection: Upgrade
+	// Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
+	// Sec-WebSocket-Protocol: chat
+}
+
+// A URL in the parts of which the handshake is made.
+func ExampleParseURL() {
+	u, err := handshake.ParseURL("wss://example.com/chat?room=1")
+	fmt.Println(u.Secure, u.Hostname, u.Port, u.Host, u.Target, err)
+	_, err = handshake.ParseURL("ws://example.com/#fragment")
+	fmt.Println(err)
+	// Output:
+	// true example.com 443 example.com /chat?room=1 <nil>
+	// ws://example.com/#fragment: a WebSocket URL has no user and no fragment (RFC 6455 §3)
+}
+
 // What a person sees who opens a WebSocket URL with curl.
 func ExampleAppendRefusal() {
 	var (

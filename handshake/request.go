@@ -32,9 +32,10 @@ type Request struct {
 // error is a *Refusal, and comes as soon as the bytes show the fault, also when the head is not complete. r is valid
 // only when n > 0. lim may be nil.
 //
-// The grammar is that of RFC 9112 without its leniencies: lines end in CRLF and not in LF, no empty line comes before
-// the request line, there are single spaces in the request line. A request that two parsers can read in two ways is the
-// raw material of request smuggling, and all WebSocket clients write the strict form.
+// The grammar is that of RFC 9112 with one of its leniencies: an empty line, of CR and LF, may come before the request
+// line, and is part of n. A second one may not, lines end in CRLF and not in LF, and there are single spaces in the
+// request line. A request that two parsers can read in two ways is the raw material of request smuggling, and all
+// WebSocket clients write the strict form.
 func ParseRequest(b []byte, lim *Limits, r *Request) (n int, err error) {
 	*r = Request{}
 	l := lim.or()
@@ -49,8 +50,16 @@ func ParseRequest(b []byte, lim *Limits, r *Request) (n int, err error) {
 	return n, nil
 }
 
+// EmptyLine is what may come before a request, once. Who hands a request on to another parser leaves it away.
+const EmptyLine = "\r\n"
+
 func (r *Request) parse(win []byte, l *Limits) (n int, fault *Refusal) {
-	line, size, bare := cutLine(win)
+	// RFC 9112 §2.2: a server SHOULD ignore at least one empty line in front of the request line. We ignore one.
+	start := len(EmptyLine)
+	if len(win) < start || string(win[:start]) != EmptyLine {
+		start = 0
+	}
+	line, size, bare := cutLine(win[start:])
 	if fault = r.scanLine(line, size > 0, l.Target); fault != nil {
 		return 0, fault
 	}
@@ -63,6 +72,7 @@ func (r *Request) parse(win []byte, l *Limits) (n int, fault *Refusal) {
 	if fault = r.splitTarget(); fault != nil {
 		return 0, fault
 	}
+	size += start
 	n, fault = r.scan(win[size:], l.Headers)
 	if fault != nil || n == 0 {
 		return 0, fault

@@ -61,12 +61,26 @@ func TestTheRequestOfTheRFCIsTakenApart(t *testing.T) {
 }
 
 func TestEveryTruncationOfAGoodHeadNeedsMore(t *testing.T) {
-	for _, head := range []string{rfcRequest, chromium} {
+	for _, head := range []string{rfcRequest, chromium, EmptyLine + rfcRequest} {
 		var req Request
 		for i := range len(head) {
 			if n, err := ParseRequest([]byte(head[:i]), nil, &req); n != 0 || err != nil {
 				t.Fatalf("%q: %d, %v", head[:i], n, err)
 			}
+		}
+	}
+}
+
+func TestOneEmptyLineBeforeTheRequestLineIsIgnored(t *testing.T) {
+	plain, behind := mustParse(t, rfcRequest), mustParse(t, EmptyLine+rfcRequest)
+	if !reflect.DeepEqual(plain, behind) {
+		t.Errorf("%+v, and behind an empty line %+v", plain, behind)
+	}
+	// It counts as part of the head.
+	for limit, fits := range map[int]bool{len(rfcRequest) + 2: true, len(rfcRequest) + 1: false} {
+		n, err := ParseRequest([]byte(EmptyLine+rfcRequest), &Limits{Head: limit}, new(Request))
+		if fits != (n == len(rfcRequest)+2 && err == nil) {
+			t.Errorf("limit %d: %d, %v", limit, n, err)
 		}
 	}
 }
@@ -149,7 +163,10 @@ func TestMalformedHeadsAreRefusedAtTheFirstByteThatShowsIt(t *testing.T) {
 		{"TLS", "\x16", 400, "wss://"},
 		{"a zero byte", "\x00", 400, "0x00"},
 		{"a frame instead of a request", "\x81", 400, "0x81"},
-		{"an empty line before the request line", "\r\n", 400, "begins with a method"},
+		{"two empty lines before the request line", "\r\n\r\n", 400, "begins with a method"},
+		{"a CR and no LF before the request line", "\rG", 400, "0x0d"},
+		{"a TLS record behind an empty line", "\r\n\x16", 400, "wss://"},
+		{"an LF behind an empty line", "\r\n\n", 400, "begins with a method"},
 		{"an LF before the request line", "\n", 400, "begins with a method"},
 		{"white space before the method", " ", 400, "0x20"},
 		{"no target", "GET\r\n", 400, "begins with a method"},
@@ -341,7 +358,7 @@ func TestRefusalsOfAHeadCarryTheErrorOfGobwas(t *testing.T) {
 
 func requestSeeds(f *testing.F) {
 	for _, s := range []string{
-		rfcRequest, chromium, "", "\x16\x03\x01", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET http://a:1?x HTTP/1.1\r\nHost: b\r\n\r\n",
+		rfcRequest, EmptyLine + rfcRequest, chromium, "", "\x16\x03\x01", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET http://a:1?x HTTP/1.1\r\nHost: b\r\n\r\n",
 		"OPTIONS * HTTP/1.0\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", "GET / HTTP/1.1\nHost: a\n\n",
 		"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", "POST /%zz HTTP/1.1\r\nHost:a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"GET / HTTP/1.1\r\nHost: a\r\nX: \t1\r\nx:2 \r\nConnection: a, b\r\nUpgrade: websocket\r\n\r\n\x81\x00",
@@ -370,7 +387,7 @@ func FuzzRequest(f *testing.F) {
 		if refused := Check(&req, nil, &ans); refused == nil && !req.WantsWebSocket() {
 			t.Fatal("accepted what is no handshake")
 		}
-		theirs, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:n])))
+		theirs, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(b[:n], []byte(EmptyLine)))))
 		if err != nil {
 			return
 		}

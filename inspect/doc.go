@@ -21,6 +21,11 @@
 // in that of the wire every byte belongs to exactly one record, and the records of the last two lanes do not depend on how
 // the bytes were cut, but for the numbers of the reads.
 //
+// # Live
+//
+// A Live follows connections while they run. Event loops hand it what they read and wrote, by an epoll.Tap that is a
+// LiveConn, and never wait: it copies what there is room for, counts the rest, and explains on a goroutine of its own.
+//
 // # Judgement
 //
 // A receiver stops at the first violation, as package frame does, and closes. An Explainer goes on as long as it knows
@@ -45,7 +50,8 @@
 //
 // # Output
 //
-// Text writes records for people: the header as a diagram like that of §5.2, then in words, then the payload as it was
+// View is a Record with what else a program needs to draw it: the fields of a frame with their bits and words. Text writes
+// records for people: the header as a diagram like that of §5.2, then in words, then the payload as it was
 // on the wire and without its mask. Record.String is one line, for traces. Records have JSON tags, for machines.
 // Explain does it all for the bytes of one connection.
 package inspect

@@ -26,6 +26,10 @@ type Options struct {
 	// bytes, RSV1 is taken as a sign of permessage-deflate without parameters, and a note says so.
 	Deflate *handshake.Deflate
 
+	// Redact keeps out of the records what may be a secret: the values of Cookie, Set-Cookie, Authorization and
+	// Proxy-Authorization, and all bytes that are neither a line of a handshake nor a frame of an open connection.
+	Redact bool
+
 	// Frames: the bytes begin behind the handshake. Otherwise the first bytes decide, which can be wrong only for a
 	// stream that begins with a fault.
 	Frames bool
@@ -318,6 +322,9 @@ func (e *Explainer) endBytes(s *side) {
 	if s.begun {
 		r := s.record(KindBytes)
 		r.Bytes = &Bytes{What: s.what, Excerpt: s.buf}
+		if e.o.Redact {
+			r.Bytes.Excerpt = nil
+		}
 		e.out = append(e.out, r)
 	}
 	s.buf = nil

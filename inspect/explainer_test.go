@@ -470,3 +470,60 @@ func TestExtensionsAreReadAsAServerAnswersThem(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryExampleOfTheRFCsComesBackByteForByte: explained, and made again of what was explained.
+func TestEveryExampleOfTheRFCsComesBackByteForByte(t *testing.T) {
+	for name, head := range map[Dir]string{Client: exampleRequest, Server: exampleAnswer} { // §1.3
+		var again strings.Builder
+		for _, r := range explain(Options{}, []sent{{Client, []byte(exampleRequest)}, {Server, []byte(exampleAnswer)}}, atRandom(4)).wire[name] {
+			again.WriteString(r.Line.Text + "\r\n")
+			if a := r.Line.Accept; a != nil && a.Accept != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+				t.Errorf("§1.3: the accept value is %s", a.Accept)
+			}
+		}
+		if again.String() != head {
+			t.Errorf("§1.3, the %v: %q", name, again.String())
+		}
+	}
+	for _, tt := range []struct {
+		section string
+		dir     Dir
+		bytes   string
+	}{
+		{"RFC 6455 §5.7", Server, "81 05 48 65 6c 6c 6f"},
+		{"RFC 6455 §5.7", Client, "81 85 37 fa 21 3d 7f 9f 4d 51 58"},
+		{"RFC 6455 §5.7", Server, "01 03 48 65 6c 80 02 6c 6f"},
+		{"RFC 6455 §5.7", Server, "89 05 48 65 6c 6c 6f"},
+		{"RFC 6455 §5.7", Client, "8a 85 37 fa 21 3d 7f 9f 4d 51 58"},
+		{"RFC 6455 §5.7", Server, "82 7E 0100" + strings.Repeat("5a", 256)},
+		{"RFC 6455 §5.7", Server, "82 7F 0000000000010000" + strings.Repeat("a5", 65536)},
+		{"RFC 7692 §7.2.3.1", Server, "c1 07 f2 48 cd c9 c9 07 00"},
+		{"RFC 7692 §7.2.3.1", Server, "41 03 f2 48 cd 80 04 c9 c9 07 00"},
+		{"RFC 7692 §7.2.3.2", Server, "c1 07 f2 48 cd c9 c9 07 00 c1 07 f2 48 cd c9 c9 07 00"},
+		{"RFC 7692 §7.2.3.2", Server, "c1 07 f2 48 cd c9 c9 07 00 c1 05 f2 00 11 00 00"},
+		{"RFC 7692 §7.2.3.3", Server, "c1 0b 00 05 00 fa ff 48 65 6c 6c 6f 00"},
+		{"RFC 7692 §7.2.3.4", Server, "c1 08 f3 48 cd c9 c9 07 00 00"},
+		{"RFC 7692 §7.2.3.5", Server, "c1 0d f2 48 05 00 00 00 ff ff ca c9 c9 07 00"},
+	} {
+		b := wire(tt.bytes)
+		var again []byte
+		for _, r := range explain(Options{Excerpt: 1 << 20, Frames: true, Deflate: deflateOn}, one(tt.dir, b), atRandom(5)).wire[tt.dir] {
+			f := r.Frame
+			h := ws.Header{Fin: f.Fin, Rsv: f.Rsv, OpCode: ws.OpCode(f.Opcode), Masked: f.Masked, Length: int64(f.Length)}
+			copy(h.Mask[:], f.Key)
+
+			again = frame.AppendHeader(again, h)
+			at := len(again)
+			again = append(again, f.Payload...)
+			if f.Masked {
+				ws.Cipher(again[at:], h.Mask, 0)
+			}
+			if len(r.Violations) > 0 {
+				t.Errorf("%s: %.20x: %v", tt.section, b, r.Violations)
+			}
+		}
+		if !bytes.Equal(again, b) {
+			t.Errorf("%s: %.20x comes back as %.20x", tt.section, b, again)
+		}
+	}
+}

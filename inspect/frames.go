@@ -223,7 +223,7 @@ func (e *Explainer) payload(s *side, b []byte) int {
 		ws.Cipher(e.scratch, [4]byte(f.Key), int(s.at&3))
 	}
 	k := min(len(b), max(0, e.o.Excerpt-len(f.Wire)))
-	if f.Missing > 0 {
+	if f.Missing > 0 || e.secretive() {
 		k = 0 // an excerpt has no holes
 	}
 	f.Wire = append(f.Wire, b[:k]...)
@@ -242,6 +242,11 @@ func (e *Explainer) payload(s *side, b []byte) int {
 		e.finishFrame(s)
 	}
 	return len(b)
+}
+
+// secretive: bytes that are read as a frame may be those of a request, and nothing of them is kept.
+func (e *Explainer) secretive() bool {
+	return e.o.Redact && !e.open && !e.request.seen && !e.o.Frames
 }
 
 // skipPayload goes over n bytes of payload that are missing.

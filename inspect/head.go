@@ -12,6 +12,7 @@ import (
 // headLine is a line of a head that is in the making.
 type headLine struct {
 	raw        []byte // with its line end
+	size       int    // of raw as it came
 	end        int64  // offset behind it
 	reads      [2]int
 	name       string // as it stands there; empty for the first line, the last, and one without a colon
@@ -73,11 +74,31 @@ func (s *side) headSize() int {
 
 // cutLine makes a headLine of a line with its end.
 func cutLine(raw []byte, end int64, reads [2]int, first bool) headLine {
-	l := headLine{raw: raw, end: end, reads: reads}
+	l := headLine{raw: raw, size: len(raw), end: end, reads: reads}
 	if name, value, ok := strings.Cut(string(l.content()), ":"); ok && !first {
 		l.name, l.value = name, strings.Trim(value, " \t")
 	}
 	return l
+}
+
+// isSecret reports whether the value of a line is nobody else's business.
+func isSecret(l *headLine) bool {
+	switch strings.ToLower(strings.TrimSpace(l.name)) {
+	case "cookie", "set-cookie", "authorization", "proxy-authorization":
+		return true
+	}
+	return false
+}
+
+const hidden = "(not shown)"
+
+// hide takes the value out of a line, or all that a folded line has.
+func (l *headLine) hide() {
+	if l.value = hidden; l.raw[0] == ' ' || l.raw[0] == '\t' {
+		l.name, l.raw = "", []byte(" "+hidden)
+		return
+	}
+	l.raw = []byte(l.name + ": " + hidden)
 }
 
 // content is the line without its end.
@@ -106,8 +127,15 @@ func (e *Explainer) endHead(s *side, whole bool) {
 		e.judgeResponse(s, lines, whole)
 		explain = responseHeader
 	}
+	secret := false
 	for i := range lines {
 		l := &lines[i]
+		if folded := len(l.raw) > 0 && (l.raw[0] == ' ' || l.raw[0] == '\t'); e.o.Redact && i > 0 && (!folded || !secret) {
+			secret = isSecret(l)
+		}
+		if secret {
+			l.hide()
+		}
 		out := &Line{Text: strings.ToValidUTF8(string(l.content()), "\uFFFD"), Accept: l.accept}
 		switch {
 		case i == 0 && s.dir == Client:
@@ -126,7 +154,7 @@ func (e *Explainer) endHead(s *side, whole bool) {
 			l.notes = append(l.notes, "the head ends here, without an empty line")
 		}
 		e.out = append(e.out, Record{
-			Kind: KindLine, Dir: s.dir, N: s.wire, Start: l.end - int64(len(l.raw)), End: l.end, When: s.when,
+			Kind: KindLine, Dir: s.dir, N: s.wire, Start: l.end - int64(l.size), End: l.end, When: s.when,
 			Reads: l.reads, Line: out, Notes: l.notes, Violations: l.violations,
 		})
 		s.wire++

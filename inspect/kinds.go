@@ -257,7 +257,10 @@ func badUTF8(begun []byte, c byte) *kind {
 	return kindUTF8Beyond
 }
 
-// meaning says what a close code means (§7.4.1, and the registry of IANA).
+// CloseMeaning says in a few words what a close code means (§7.4.1, and the registry of IANA).
+func CloseMeaning(c ws.StatusCode) string { return meaning(c) }
+
+// meaning is CloseMeaning.
 func meaning(c ws.StatusCode) string {
 	switch c {
 	case 1000:

@@ -11,9 +11,11 @@ import (
 
 // String is a record in one line: when, who (client ->, server <-), what, and the first violation. It has no line end, and
 // nothing in it steers a terminal.
-func (r *Record) String() string {
+func (r *Record) String() string { return at(r) + r.brief() }
+
+// brief is String without the time.
+func (r *Record) brief() string {
 	var b strings.Builder
-	b.WriteString(at(r))
 	arrow := "-> "
 	if r.Dir == Server {
 		arrow = "<- "
@@ -112,6 +114,13 @@ func Explain(w io.Writer, o Options, t Text, client, server []byte) error {
 	write(e.Feed(Client, time.Time{}, client[n:]))
 	write(e.Finish())
 	return t.Err()
+}
+
+// RequestPath is the path in a request line; false if it is none.
+func RequestPath(line string) (string, bool) {
+	var r handshake.Request
+	n, _ := handshake.ParseRequest([]byte(line+"\r\nHost: h\r\n\r\n"), &limits, &r)
+	return string(r.Path), n > 0
 }
 
 // RequestSize is the size of the request at the front of b; 0 if there is none that is whole and well-formed.

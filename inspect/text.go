@@ -233,43 +233,17 @@ func (t *Text) frame(b *strings.Builder, r *Record) {
 // words are the fields of a header and what they say.
 func (f *Frame) words(d Dir) (w [][2]string) {
 	add := func(name, format string, args ...any) { w = append(w, [2]string{name, fmt.Sprintf(format, args...)}) }
-	op := ws.OpCode(f.Opcode)
-	switch {
-	case f.Fin && op.IsControl():
-		add("FIN 1", "a control frame is whole in itself (§5.5)")
-	case f.Fin && f.Fragment == 0:
-		add("FIN 1", "the only frame of its message (§5.4)")
-	case f.Fin:
-		add("FIN 1", "the last frame of its message (§5.4)")
-	default:
-		add("FIN 0", "more frames of the message follow (§5.4)")
-	}
-	switch {
-	case f.Rsv == 0:
-		add("RSV 000", "as it must be, unless an extension says otherwise (§5.2)")
-	case f.Rsv == 4 && f.compressed && f.Fragment == 0:
-		add("RSV 100", "RSV1: the message is compressed (RFC 7692 §6)")
-	default:
-		add(fmt.Sprintf("RSV %03b", f.Rsv), "set, without a meaning that was agreed on (§5.2)")
-	}
-	add(fmt.Sprintf("opcode %x", f.Opcode), "%s", opMeaning(op))
+	add(fmt.Sprintf("FIN %d", bit(f.Fin)), "%s", f.finWhy())
+	add(fmt.Sprintf("RSV %03b", f.Rsv), "%s", f.rsvWhy())
+	add(fmt.Sprintf("opcode %x", f.Opcode), "%s", opMeaning(ws.OpCode(f.Opcode)))
 	if len(f.Header) < 2 {
 		add("", "the stream ends here, in the middle of the header")
 		return w
 	}
-	switch {
-	case f.Masked && d == Client:
-		add("MASK 1", "the payload is masked, as all that a client sends (§5.1)")
-	case f.Masked:
-		add("MASK 1", "the payload is masked; a server does not do that (§5.1)")
-	case d == Server:
-		add("MASK 0", "no mask, as all that a server sends (§5.1)")
-	default:
-		add("MASK 0", "no mask; a client must have one (§5.1)")
-	}
+	add(fmt.Sprintf("MASK %d", bit(f.Masked)), "%s", f.maskWhy(d))
 	add(fmt.Sprintf("length %d", f.Length), "%s (§5.2)", f.LengthWhy())
 	if len(f.Key) == 4 {
-		add("key", "%s: byte i of the payload is XORed with byte i mod 4 of it (§5.3)", spaced(f.Key))
+		add("key", "%s: %s", spaced(f.Key), keyWhy)
 	}
 	if f.Truncated && f.Length < 1<<63 {
 		add("", "the stream ends inside this frame")

@@ -57,6 +57,13 @@ type Config struct {
 	// are believed and added to. Those of others are dropped.
 	Trusted []netip.Prefix
 
+	// Trace is asked of each new connection, a client's or one to a backend, on
+	// its loop, who shall see its bytes; it may return nil, and nil means nobody
+	// of any. When the request has come and TracePath says no to its path, the
+	// Tap is taken off; nil means yes to all. What is seen is not spliced.
+	Trace     func(peer netip.AddrPort, backend bool) epoll.Tap
+	TracePath func(path []byte) bool
+
 	// HandshakeTimeout: the request must be complete by then; 0 means 5 s.
 	HandshakeTimeout time.Duration
 	// ConnectTimeout: a backend must have taken the connection by then; 0 means 3 s.

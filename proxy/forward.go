@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -98,7 +97,17 @@ var hopByHop = []string{
 }
 
 // forwarding are the fields that we write ourselves.
-var forwarding = []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"}
+var forwarding = [...]string{
+	forwardingFor: "X-Forwarded-For", forwardingProto: "X-Forwarded-Proto", forwardingHost: "X-Forwarded-Host",
+	forwardingForwarded: "Forwarded",
+}
+
+const (
+	forwardingFor = iota
+	forwardingProto
+	forwardingHost
+	forwardingForwarded
+)
 
 // appendRequest appends the handshake that is sent to a backend.
 func appendRequest(dst []byte, r *handshake.Request, from origin) []byte {
@@ -121,7 +130,7 @@ func appendRequest(dst []byte, r *handshake.Request, from origin) []byte {
 // forwarded reports whether a field goes on as it is.
 func forwarded(r *handshake.Request, name []byte) bool {
 	is := func(s string) bool { return equalName(name, s) }
-	if is("Host") || slices.ContainsFunc(hopByHop, is) || slices.ContainsFunc(forwarding, is) {
+	if is("Host") || slices.ContainsFunc(hopByHop, is) || slices.ContainsFunc(forwarding[:], is) {
 		return false
 	}
 	// "Connection: Upgrade, Sec-WebSocket-Key" must not take the key away:
@@ -157,34 +166,43 @@ func appendField[T string | []byte](dst []byte, name string, value T) []byte {
 
 // appendForwarding appends X-Forwarded-For, -Proto and -Host, and Forwarded.
 func appendForwarding(dst []byte, r *handshake.Request, from origin) []byte {
-	values := forwardingValues(func(name string) string { return joined(r, name) }, string(r.Host), from)
 	for i, name := range forwarding {
-		dst = appendField(dst, name, values[i])
+		said := ""
+		if from.trusted {
+			said = joined(r, name)
+		}
+		dst = append(append(dst, name...), ": "...)
+		dst = appendForwardingValue(dst, i, said, r.Host, from.peer)
+		dst = append(dst, "\r\n"...)
 	}
 	return dst
 }
 
-// forwardingValues are the values of the fields in forwarding, the last in the
-// form of RFC 7239. What a trusted peer says is kept, and the peer added to it.
-func forwardingValues(said func(name string) string, host string, from origin) (v [4]string) {
-	if from.trusted {
-		for i, name := range forwarding {
-			v[i] = said(name)
+// appendForwardingValue appends the value of field i of forwarding, the last
+// in the form of RFC 7239. said is what a trusted peer says there, which is
+// kept, and the peer added to it; "" of others.
+func appendForwardingValue[T string | []byte](dst []byte, i int, said string, host T, peer netip.Addr) []byte {
+	list := i == forwardingFor || i == forwardingForwarded
+	if said != "" {
+		if dst = append(dst, said...); !list {
+			return dst
 		}
+		dst = append(dst, ", "...)
 	}
-	add := func(list *string, own string) {
-		if *list != "" {
-			*list += ", "
-		}
-		*list += own
+	switch i {
+	case forwardingFor:
+		return peer.AppendTo(dst)
+	case forwardingProto:
+		return append(dst, "http"...)
+	case forwardingHost:
+		return append(dst, host...)
 	}
-	peer := from.peer.String()
-	add(&v[0], peer)
-	v[1] = cmp.Or(v[1], "http")
-	v[2] = cmp.Or(v[2], host)
-	if from.peer.Is6() {
-		peer = `"[` + peer + `]"`
+	dst = append(dst, "for="...)
+	if peer.Is6() {
+		dst = append(peer.AppendTo(append(dst, `"[`...)), `]"`...)
+	} else {
+		dst = peer.AppendTo(dst)
 	}
-	add(&v[3], "for="+peer+`;host="`+host+`";proto=http`)
-	return v
+	dst = append(append(dst, `;host="`...), host...)
+	return append(dst, `";proto=http`...)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -262,5 +263,32 @@ func TestPlainRequestsWithoutABackendAre502And404(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
+	}
+}
+
+func TestPlainRequestsTryAnotherBackendWhenOneCannotBeConnectedTo(t *testing.T) {
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Write(body)
+	}))
+	t.Cleanup(site.Close)
+	balance, err := ParseBalance("round-robin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	px := serve(t, Config{Balance: balance, Routes: []Route{{To: []string{"ws://" + free(t), "ws://" + site.Listener.Addr().String()}}}})
+	for range 2 { // one of them begins at the backend that is not there
+		resp, err := http.Post("http://"+px.addr+"/", "text/plain", strings.NewReader("a body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 200 || string(body) != "a body" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+	}
+	if all := px.Backends(); all[0].Healthy || !all[1].Healthy {
+		t.Errorf("the backends are %+v", all)
 	}
 }

@@ -94,7 +94,7 @@ func (sh *shard) endPair(id pairID) {
 	if p.flags&(pairCounted|pairHTTP) == pairCounted {
 		sh.px.addresses.leave(p.addr())
 	}
-	if p.flags&pairAsked != 0 && p.flags&pairHTTP == 0 && sh.px.cfg.Access != nil {
+	if log := sh.px.cfg.Access; p.flags&pairAsked != 0 && p.flags&pairHTTP == 0 && log != nil && log.Enabled(context.Background(), slog.LevelInfo) {
 		sh.access(id, p)
 	}
 	sh.paths.drop(p.path)
@@ -130,6 +130,10 @@ func (sh *shard) access(id pairID, p *pair) {
 	}
 	sh.px.cfg.Access.LogAttrs(context.Background(), slog.LevelInfo, "tunnel", attrs...)
 }
+
+// maxPath is how much of a path is kept for the access log, in bytes: a tunnel
+// is not to cost as much memory as a head may be long.
+const maxPath = 512
 
 // paths keeps the paths of requests for the access log, each once: tables
 // without pointers can then name them by number, and ten thousand tunnels to

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,14 +54,21 @@ func newPlain(px *Proxy) *plain {
 	}
 	h.back = httputil.ReverseProxy{
 		Rewrite:      h.rewrite,
-		Transport:    h.out,
+		Transport:    h,
 		ErrorLog:     log,
 		ErrorHandler: h.failed,
 	}
 	return h
 }
 
-// chosen is the key of a request's *backend in its context.
+// choice is which backend a request goes to.
+type choice struct {
+	route *route
+	key   uint64
+	tried []*backend // those that could not be connected to, and the last
+}
+
+// chosen is the key of a request's *choice in its context.
 type chosen struct{}
 
 // ServeHTTP passes one request on.
@@ -77,19 +85,48 @@ func (h *plain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.giveBack(w, r)
 		return
 	}
-	who := h.origin(r).client(said(r)(forwarding[0]), h.px.cfg.Trusted)
+	who := h.origin(r).client(said(r, forwarding[forwardingFor]), h.px.cfg.Trusted)
 	key := h.px.cfg.Balance.key(who, func(name string) ([]byte, int) {
 		return []byte(r.Header.Get(name)), len(r.Header.Values(name))
 	})
-	b := route.pick(h.px.cfg.Balance.by, key, nil, clock())
-	h.back.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chosen{}, b)))
+	// The backend may answer before the end of the request's body was noticed
+	// here. net/http, when an answer begins, else reads and closes the body under
+	// the hands of the transport, and that ends the connection to the backend.
+	http.NewResponseController(w).EnableFullDuplex()
+	h.back.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chosen{}, &choice{route: route, key: key})))
+}
+
+// RoundTrip is the http.RoundTripper of the reverse proxy: it sends a request
+// to the first backend that can be connected to.
+func (h *plain) RoundTrip(r *http.Request) (*http.Response, error) {
+	c := r.Context().Value(chosen{}).(*choice)
+	if r.Body != nil {
+		r.Body = io.NopCloser(r.Body) // a failed connect would close it; the reverse proxy does
+	}
+	var last error
+	for {
+		b := c.route.pick(h.px.cfg.Balance.by, c.key, c.tried, clock())
+		if b == nil {
+			return nil, last
+		}
+		c.tried = append(c.tried, b)
+		r.URL.Host = b.addr.Load().String()
+		resp, err := h.out.RoundTrip(r)
+		op, ok := errors.AsType[*net.OpError](err)
+		if !ok || op.Op != "dial" || r.Context().Err() != nil {
+			return resp, err
+		}
+		if b.healthy(clock()) {
+			h.px.cfg.Log.Warn("a backend cannot be connected to", "backend", b.url, "error", err)
+		}
+		b.failed(clock())
+		last = err
+	}
 }
 
 // rewrite makes the request that the backend gets.
 func (h *plain) rewrite(pr *httputil.ProxyRequest) {
-	b := pr.In.Context().Value(chosen{}).(*backend)
-	pr.Out.URL.Scheme, pr.Out.URL.Host = "http", b.addr.Load().String()
-	pr.Out.Host = pr.In.Host
+	pr.Out.URL.Scheme, pr.Out.Host = "http", pr.In.Host
 	for name := range pr.Out.Header { // the like of X_Forwarded_For too
 		for _, ours := range forwarding {
 			if equalName([]byte(name), ours) {
@@ -98,9 +135,13 @@ func (h *plain) rewrite(pr *httputil.ProxyRequest) {
 			}
 		}
 	}
-	values := forwardingValues(said(pr.In), pr.In.Host, h.origin(pr.In))
+	from := h.origin(pr.In)
 	for i, name := range forwarding {
-		pr.Out.Header.Set(name, values[i])
+		kept := ""
+		if from.trusted {
+			kept = said(pr.In, name)
+		}
+		pr.Out.Header.Set(name, string(appendForwardingValue(nil, i, kept, pr.In.Host, from.peer)))
 	}
 }
 
@@ -111,18 +152,13 @@ func (h *plain) origin(r *http.Request) origin {
 	return origin{peer: peer, trusted: isTrusted(peer, h.px.cfg.Trusted)}
 }
 
-// said gives what r says in a field that may be on several lines.
-func said(r *http.Request) func(name string) string {
-	return func(name string) string { return strings.Join(r.Header.Values(name), ", ") }
-}
+// said is what r says in a field that may be on several lines.
+func said(r *http.Request, name string) string { return strings.Join(r.Header.Values(name), ", ") }
 
-// failed answers when the backend cannot be reached.
+// failed answers when no backend did.
 func (h *plain) failed(w http.ResponseWriter, r *http.Request, err error) {
-	if b, ok := r.Context().Value(chosen{}).(*backend); ok && r.Context().Err() == nil {
-		h.px.cfg.Log.Warn("a backend did not answer a request", "backend", b.url, "path", r.URL.Path, "error", err)
-		if _, ok := errors.AsType[*net.OpError](err); ok {
-			b.failed(clock())
-		}
+	if r.Context().Err() == nil { // else the client has gone
+		h.px.cfg.Log.Warn("no backend answered a request", "path", r.URL.Path, "error", err)
 	}
 	h.refuse(w, refuseNoBackend)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"wspoll/epoll"
 	"wspoll/handshake"
@@ -25,8 +26,8 @@ type attempt struct {
 	protocols, extensions string // that were asked for
 }
 
-// newAttempt notes the request of c, which is sh.head.
-func (sh *shard) newAttempt(id pairID, r *route, from origin) {
+// newAttempt notes the request of a pair, which is sh.head and was size bytes long.
+func (sh *shard) newAttempt(id pairID, r *route, from origin, size int) {
 	var a *attempt
 	if n := len(sh.spareAttempts); n > 0 {
 		a = sh.spareAttempts[n-1]
@@ -43,18 +44,25 @@ func (sh *shard) newAttempt(id pairID, r *route, from origin) {
 	if n := len(sh.spareHeads); n > 0 {
 		buf = sh.spareHeads[n-1]
 		sh.spareHeads = sh.spareHeads[:n-1]
+		sh.spareBytes -= cap(buf)
 	}
+	// What we write instead of what was there is longer by the forwarding fields.
+	buf = slices.Grow(buf, size+2*len(sh.head.Host)+256)
 	a.head = appendRequest(buf, &sh.head, from)
 	sh.attempts[id] = a
 }
 
-// spareMost is how many attempts, and heads, are kept for the next.
-const spareMost = 64
+// How many attempts are kept for the next, and bytes of their heads.
+const (
+	spareMost      = 256
+	spareHeadBytes = 128 << 10
+)
 
 // dropHead: the backend has the request.
 func (sh *shard) dropHead(a *attempt) {
-	if a.head != nil && len(sh.spareHeads) < spareMost && cap(a.head) <= 2<<10 {
+	if n := cap(a.head); n > 0 && sh.spareBytes+n <= spareHeadBytes {
 		sh.spareHeads = append(sh.spareHeads, a.head[:0])
+		sh.spareBytes += n
 	}
 	a.head = nil
 }
@@ -100,11 +108,14 @@ func (sh *shard) request(c epoll.Slot, st *state, in []byte) (done int) {
 		return 0
 	}
 	r, p := &sh.head, sh.pairs.At(st.pair)
+	if f := sh.px.cfg.TracePath; f != nil && !f(r.Path) {
+		sh.loop.DropTaps(c)
+	}
 	p.flags |= pairAsked
-	p.path = sh.paths.take(r.Path)
+	p.path = sh.paths.take(r.Path[:min(len(r.Path), maxPath)])
 	from := origin{peer: p.addr(), trusted: p.flags&pairTrusted != 0}
 	if from.trusted {
-		if who := from.client(joined(r, forwarding[0]), sh.px.cfg.Trusted); who != from.peer {
+		if who := from.client(joined(r, forwarding[forwardingFor]), sh.px.cfg.Trusted); who != from.peer {
 			p.who, p.port = who.As16(), 0
 			if !sh.px.addresses.connect(who) {
 				sh.refuse(c, st, refuseLimit, ReasonLimit)
@@ -133,7 +144,7 @@ func (sh *shard) request(c epoll.Slot, st *state, in []byte) (done int) {
 		sh.refuseError(c, st, err)
 		return len(in)
 	}
-	sh.newAttempt(st.pair, route, from)
+	sh.newAttempt(st.pair, route, from, n)
 	st.phase = phaseWait
 	sh.loop.SetDeadline(c, 0) // the backend has one
 	sh.loop.Pause(c)          // what follows the request waits until the backend has said 101
@@ -450,7 +461,7 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	addr, counted := p.addr(), p.flags&pairCounted != 0
 	fd := sh.loop.Detach(c)
 	sh.endPair(id)
-	sh.px.plain.hand(fd, bytes.Clone(in), func() {
+	sh.px.plain.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))), func() {
 		if counted {
 			sh.px.addresses.leave(addr)
 		}

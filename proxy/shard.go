@@ -90,6 +90,7 @@ type shard struct {
 
 	spareAttempts []*attempt
 	spareHeads    [][]byte
+	spareBytes    int // in spareHeads
 
 	stats Stats
 }
@@ -108,6 +109,15 @@ func newShard(px *Proxy, l *epoll.Loop) *shard {
 	return sh
 }
 
+// trace asks Config.Trace who shall see the bytes of c, which is new.
+func (sh *shard) trace(c epoll.Slot, backend bool) {
+	if f := sh.px.cfg.Trace; f != nil {
+		if t := f(sh.loop.PeerAddr(c), backend); t != nil {
+			sh.loop.AddTap(c, t)
+		}
+	}
+}
+
 // direction is that of the bytes which come from this side.
 func (st *state) direction() int {
 	if st.flags&flagBackend != 0 {
@@ -121,11 +131,13 @@ func (st *state) is(f uint16) bool { return st.flags&f != 0 }
 // Opened: a client has come, or a backend has taken the connection.
 func (sh *shard) Opened(c epoll.Slot, tag uint32) {
 	if tag == fromDial {
+		sh.trace(c, true)
 		sh.connected(c, sh.conns.At(c))
 		return
 	}
 	sh.conns.Grow(c)
 	st := sh.conns.At(c)
+	sh.trace(c, false)
 	full := sh.px.count()
 	*st = state{pair: sh.newPair(c), seen: sh.loop.Tick()}
 	p := sh.pairs.At(st.pair)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"wspoll/epoll"
@@ -64,6 +65,13 @@ type Config struct {
 	// Log gets what happens; nil means nothing is logged. The end of every
 	// connection is told at debug level.
 	Log *slog.Logger
+
+	// Trace is asked of each new connection, on its loop, who shall see its
+	// bytes; it may return nil, and nil means nobody of any. When the request
+	// has come and TracePath says no to its path, the Tap is taken off; nil
+	// means yes to all.
+	Trace     func(peer netip.AddrPort) epoll.Tap
+	TracePath func(path []byte) bool
 
 	kernel epoll.Kernel // of a simulation; nil means Linux
 }

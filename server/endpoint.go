@@ -44,6 +44,10 @@ type Endpoint struct {
 	// can send nothing any more; its Value is still there.
 	Close func(c Conn, why Reason)
 
+	// Uncompressed may say of a handshake that compression is not agreed on,
+	// whatever the client offers. nil: what Config.Handshake says.
+	Uncompressed func(r *handshake.Request) bool
+
 	tail   string                                        // of the path as people read it, behind a path that ends in "/"
 	plain  bool                                          // plain HTTP requests for the path are for net/http, not refused
 	accept func(r *handshake.Request) *handshake.Refusal // may refuse a handshake

@@ -53,7 +53,8 @@ func serve(t testing.TB, cfg Config, more map[string]*Endpoint) *testServer {
 			t.Fatal(err)
 		}
 	}
-	s.MountPages()
+	s.MountHealth()
+	s.MountList()
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

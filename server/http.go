@@ -27,6 +27,7 @@ type httpSide struct {
 	std   *http.Server
 	conns chan net.Conn
 	open  atomic.Int64
+	taken atomic.Uint64
 	done  chan struct{}
 	once  sync.Once
 }
@@ -40,6 +41,7 @@ func newHTTPSide(s *Server) *httpSide {
 		WriteTimeout:      time.Minute,
 		IdleTimeout:       max(0, s.cfg.IdleTimeout),
 		MaxHeaderBytes:    s.cfg.MaxHead,
+		ConnContext:       withConn,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 	}
 	return h
@@ -69,7 +71,7 @@ func (h *httpSide) hand(fd int, first []byte) {
 			h.srv.cfg.Log.Error("a plain HTTP connection could not be handed to net/http", "error", err)
 			return
 		}
-		c := &handed{Conn: conn, first: first, side: h}
+		c := &handed{Conn: conn, first: first, side: h, number: h.taken.Add(1)}
 		select {
 		case h.conns <- c:
 		case <-h.done:
@@ -113,15 +115,26 @@ type handed struct {
 	first []byte
 	side  *httpSide
 	once  sync.Once
+
+	number  uint64
+	in, out atomic.Int64 // bytes; see WireBytes
 }
 
-func (c *handed) Read(p []byte) (int, error) {
+func (c *handed) Read(p []byte) (n int, err error) {
 	if len(c.first) > 0 {
-		n := copy(p, c.first)
+		n = copy(p, c.first)
 		c.first = c.first[n:]
-		return n, nil
+	} else {
+		n, err = c.Conn.Read(p)
 	}
-	return c.Conn.Read(p)
+	c.in.Add(int64(n))
+	return n, err
+}
+
+func (c *handed) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.out.Add(int64(n))
+	return n, err
 }
 
 func (c *handed) Close() error {
@@ -135,7 +148,9 @@ func (c *handed) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall
 // adoption is a connection on its way from net/http to a loop.
 type adoption struct {
 	endpoint uint16
-	head     []byte // the request, as on the wire
+	path     string
+	head     []byte // the request, as net/http gives it
+	read     []byte // and the bytes behind it
 }
 
 // Upgrade takes the connection of a WebSocket handshake out of a net/http
@@ -174,7 +189,7 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 	conn.Close() // fd keeps the connection; from here on the loop counts it
 	sh := s.shards[int(s.next.Add(1))%len(s.shards)]
 	if !sh.loop.Post(func() {
-		sh.adopted = &adoption{endpoint: ep, head: head}
+		sh.adopted = &adoption{endpoint: ep, path: r.URL.Path, head: head, read: append(head[:len(head):len(head)], first...)}
 		if err := sh.loop.Add(fd, 0, first); err != nil {
 			s.cfg.Log.Warn("a connection could not be taken over from net/http", "error", err)
 		}
@@ -234,7 +249,9 @@ func (sh *shard) adopt(c epoll.Slot, st *state, a *adoption) {
 		sh.refuse(c, st, handshake.RefuseDraining, ReasonRefused)
 		return
 	}
+	sh.read = a.read
 	sh.open(c, st, a.endpoint, &sh.head, &ans)
+	sh.read = nil
 }
 
 // refuseHTTP writes a refusal as the answer of a net/http handler.

@@ -1,64 +1,33 @@
 package server
 
 import (
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
-	"html/template"
+	"context"
+	"fmt"
 	"io"
 	"iter"
+	"net"
 	"net/http"
-	"strings"
 )
 
-//go:embed page.html
-var pageSource string
-
-var page = template.Must(template.New("page").Parse(pageSource))
-
-// pagePolicy forbids the page everything but its own style and script, which
-// are named by their hashes, and connections to this server.
-var pagePolicy = func() string {
-	inline := func(tag string) string {
-		_, rest, _ := strings.Cut(pageSource, "<"+tag+">")
-		text, _, _ := strings.Cut(rest, "</"+tag+">")
-		sum := sha256.Sum256([]byte(text))
-		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-	}
-	return "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src " +
-		inline("style") + "; script-src " + inline("script")
-}()
-
-// Endpoints yields the path of each endpoint and what it does, in the order of Handle.
+// Endpoints yields the path of each endpoint and what it does, in the order of
+// Handle. Those without an About are left out.
 func (s *Server) Endpoints() iter.Seq2[string, string] {
 	return func(yield func(path, about string) bool) {
 		for i, p := range s.paths {
-			if !yield(p, s.endpoints[i].About) {
+			if about := s.endpoints[i].About; about != "" && !yield(p, about) {
 				return
 			}
 		}
 	}
 }
 
-// MountPages puts the server's own pages on its Mux: / names the endpoints and
-// lets a browser try the first one, /healthz is for monitors. To be called
-// after the last Handle.
-func (s *Server) MountPages() {
-	type row struct{ Path, About string }
-	var rows []row
-	for p, about := range s.Endpoints() {
-		rows = append(rows, row{p, about})
-	}
-	s.http.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", pagePolicy)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		if err := page.Execute(w, rows); err != nil {
-			s.cfg.Log.Debug("the page could not be sent", "error", err)
-		}
-	})
+// Trouble gives /healthz something to ask: what f returns, if anything, is said
+// there, as "degraded: ...", with 200 still, since clients are served. To be
+// called before Start.
+func (s *Server) Trouble(f func() string) { s.trouble = f }
+
+// MountHealth puts /healthz on the server's Mux, which is for monitors.
+func (s *Server) MountHealth() {
 	s.http.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if s.draining.Load() {
@@ -66,6 +35,42 @@ func (s *Server) MountPages() {
 			io.WriteString(w, "draining\n")
 			return
 		}
+		if s.trouble != nil {
+			if text := s.trouble(); text != "" {
+				io.WriteString(w, "degraded: "+text+"\n")
+				return
+			}
+		}
 		io.WriteString(w, "ok\n")
 	})
+}
+
+// MountList puts a list of the endpoints on the server's Mux as /, in plain
+// text.
+func (s *Server) MountList() {
+	s.http.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		for p, about := range s.Endpoints() {
+			fmt.Fprintf(w, "%-15s %s\n", p, about)
+		}
+	})
+}
+
+// WireBytes are the bytes that the connection of a plain HTTP request has
+// brought and taken until now, TCP and IP not counted; conn numbers the
+// connections. ok is false for a request that came through another server.
+func WireBytes(r *http.Request) (conn uint64, in, out int64, ok bool) {
+	c, ok := r.Context().Value(handedKey{}).(*handed)
+	if !ok {
+		return 0, 0, 0, false
+	}
+	return c.number, c.in.Load(), c.out.Load(), true
+}
+
+// handedKey is the key of a request's connection in its context.
+type handedKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, handedKey{}, c)
 }

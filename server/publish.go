@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -31,7 +32,8 @@ type PublishConfig struct {
 // MountHTTP puts two requests on the server's Mux:
 //
 //	POST /topics/NAME   publishes the body: as text, unless its Content-Type is
-//	                    application/octet-stream; answers with a Published in JSON
+//	                    application/octet-stream; answers with a Published in JSON,
+//	                    200, or 202 while it is Waiting
 //	GET /topics         answers with the []TopicInfo of List in JSON
 //
 // Both need the token. Pages in browsers must be of an origin from which a
@@ -44,6 +46,10 @@ func (tp *Topics) MountHTTP(cfg PublishConfig) {
 	tp.srv.http.mux.HandleFunc("POST /topics/{name}", h.publish)
 	tp.srv.http.mux.HandleFunc("GET /topics", h.list)
 }
+
+// relayWait is how long a request waits for the number of a message that other
+// servers get too.
+const relayWait = 5 * time.Second
 
 // publishing is the HTTP side of the topics.
 type publishing struct {
@@ -71,12 +77,18 @@ func (h *publishing) publish(w http.ResponseWriter, r *http.Request) {
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/octet-stream" {
 		op = ws.OpBinary
 	}
-	p, err := h.topics.Publish(r.PathValue("name"), op, body)
+	ctx, cancel := context.WithTimeout(r.Context(), relayWait)
+	defer cancel()
+	p, err := h.topics.PublishWait(ctx, r.PathValue("name"), op, body)
 	if err != nil {
 		h.refuse(w, err)
 		return
 	}
-	answer(w, p)
+	status := http.StatusOK
+	if p.Waiting {
+		status = http.StatusAccepted
+	}
+	answer(w, status, p)
 }
 
 func (h *publishing) refuse(w http.ResponseWriter, err error) {
@@ -139,13 +151,14 @@ func (h *publishing) body(w http.ResponseWriter, r *http.Request) (b []byte, rel
 
 func (h *publishing) list(w http.ResponseWriter, r *http.Request) {
 	if h.allowed(w, r) {
-		answer(w, h.topics.List())
+		answer(w, http.StatusOK, h.topics.List())
 	}
 }
 
-func answer(w http.ResponseWriter, v any) {
+func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v) // whoever asked may have gone
 }
 

@@ -136,7 +136,7 @@ func (s *Server) alarm(l *epoll.Loop) {
 			a.next += a.every * (late/a.every + 1)
 			// Without a subscriber there is no such topic, and when the
 			// queues are full the next beat will do.
-			s.topics.publish(a.topic, ws.OpText, a.message, nil, 0)
+			s.topics.publish(&publication{name: a.topic, op: ws.OpText, payload: a.message})
 		}
 	}
 	s.setAlarm(l)

@@ -27,6 +27,7 @@ type Server struct {
 	topics     *Topics
 	sliceSends int        // of a fan-out, before the other connections have their turn
 	aligned    []*aligned // heart beats of all connections at once
+	trouble    func() string
 
 	// Written before Start, only read afterwards.
 	endpoints []*Endpoint
@@ -105,7 +106,13 @@ func (s *Server) endpointOf(path []byte) (ep uint16, ok bool) {
 
 // check applies the rules of the handshake, and those of the endpoint, to a request.
 func (s *Server) check(ep uint16, r *handshake.Request, a *handshake.Answer) error {
-	if err := handshake.Check(r, &s.cfg.Handshake, a); err != nil {
+	o := &s.cfg.Handshake
+	if f := s.endpoints[ep].Uncompressed; f != nil && o.Deflate != nil && f(r) {
+		plain := *o
+		plain.Deflate = nil
+		o = &plain
+	}
+	if err := handshake.Check(r, o, a); err != nil {
 		return err
 	}
 	if f := s.endpoints[ep].accept; f != nil {

@@ -59,6 +59,7 @@ type shard struct {
 
 	head    handshake.Request // of the request being looked at
 	request *handshake.Request
+	read    []byte    // the bytes of the connection until now, during Open
 	adopted *adoption // set around the Add of a connection that comes from net/http
 
 	joins     map[epoll.Slot]*frame.Joiner
@@ -100,6 +101,9 @@ func (sh *shard) Opened(c epoll.Slot, _ uint32) {
 	sh.conns.Grow(c)
 	st := sh.conns.At(c)
 	*st = state{seen: sh.loop.Tick()}
+	if sh.srv.cfg.Trace != nil {
+		sh.trace(c)
+	}
 	full := sh.srv.countConn()
 	if full {
 		sh.head = handshake.Request{} // the last one looked at is another connection's
@@ -240,7 +244,7 @@ func (sh *shard) sendClose(c epoll.Slot, st *state, why Reason, code ws.StatusCo
 // panicked: an endpoint's function did. It costs its own connection, and no
 // other one.
 func (sh *shard) panicked(c epoll.Slot, v any) {
-	sh.adopted, sh.request = nil, nil
+	sh.adopted, sh.request, sh.read = nil, nil, nil
 	sh.srv.logPanic(v)
 	if c == 0 {
 		return // it was not serving a connection

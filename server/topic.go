@@ -10,9 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
-	"wspoll/epoll"
 	"wspoll/frame"
 
 	"github.com/gobwas/ws"
@@ -49,6 +47,12 @@ type Topics struct {
 	published atomic.Uint64
 	dropped   [NumDrops]atomic.Uint64
 	paused    pausedConns
+
+	relay     func(Passed) error // of Join; nil: this server is alone
+	stream    bool               // of Join
+	relayFull atomic.Bool        // of Hold
+	whole     atomic.Uint64      // of Lost
+	newest    atomic.Uint64      // number that was delivered, when they are those of a stream
 }
 
 // TopicConfig is what a server's topics are like. Where patterns choose
@@ -111,11 +115,12 @@ const (
 	DropEnded              // the subscriber was behind, and its connection ended otherwise
 	DropMemory             // a publish that found no room in the memory budget
 	DropBusy               // a publish that came while too many waited on a loop
+	DropLink               // a publish that the other servers will not get: they could not be reached, and too much waited for that
 	DropBeat               // a heart beat, not sent because the one before still waited
 	NumDrops
 )
 
-var dropNames = [NumDrops]string{"drop-oldest", "latest", "closed", "ended", "memory", "busy", "heart beat"}
+var dropNames = [NumDrops]string{"drop-oldest", "latest", "closed", "ended", "memory", "busy", "link", "heart beat"}
 
 func (d Drop) String() string { return dropNames[d] }
 
@@ -212,6 +217,8 @@ type topic struct {
 
 	mu        sync.Mutex
 	seq       uint64        // of the newest message
+	num       uint64        // the newest number
+	lost      bool          // messages after it may have been lost
 	locals    []*local      // by loop; nil where nobody subscribed
 	subs      int           // subscribers on all loops
 	modes     [numModes]int // and in which mode
@@ -240,15 +247,21 @@ func (tp *Topics) newTopic(name string) *topic {
 		// comes back with a number is told of a gap and not given others.
 		seq: uint64(time.Now().UnixMicro()),
 	}
+	if t.num = t.seq; tp.stream {
+		t.num = tp.newest.Load()
+	}
 	if t.retain {
 		t.keep = max(t.keep, 1)
+	}
+	if tp.stream && t.keep > 0 {
+		t.num = tp.whole.Load() // what came since then would be kept
 	}
 	i := slices.IndexFunc(tp.cfg.Policies, func(p TopicPolicy) bool { return matches([]string{p.Pattern}, name) })
 	if i >= 0 {
 		t.policy = tp.cfg.Policies[i].Policy
 	}
 	if name[0] == ownTopic {
-		*t = topic{topics: tp, name: name, policy: PolicyLatest, hidden: true, locals: t.locals, seq: t.seq}
+		*t = topic{topics: tp, name: name, policy: PolicyLatest, hidden: true, locals: t.locals, seq: t.seq, num: t.seq}
 	}
 	return t
 }
@@ -266,7 +279,11 @@ func (t *topic) drop(why Drop, n uint64) {
 type Published struct {
 	Topic  string `json:"topic"`
 	Seq    uint64 `json:"seq"`    // its number; 0 when nobody subscribed and nothing is kept
-	Queued int    `json:"queued"` // subscribers it is on its way to
+	Queued int    `json:"queued"` // subscribers it is on its way to, those of this server
+
+	// Waiting: it has no number yet, and whether other servers get it is not
+	// known. It is for servers that share their topics (Topics.Join).
+	Waiting bool `json:"waiting,omitempty"`
 }
 
 // Publish sends a message, text or binary, to the subscribers of a topic.
@@ -275,32 +292,46 @@ type Published struct {
 // every subscriber that keeps up and stays connected, also when the server is
 // told to end meanwhile.
 func (tp *Topics) Publish(name string, op ws.OpCode, payload []byte) (Published, error) {
-	switch {
-	case !ValidTopicName(name):
-		return Published{}, ErrTopicName
-	case op != ws.OpText && op != ws.OpBinary:
-		return Published{}, ErrOpcode
-	case op == ws.OpText && !utf8.Valid(payload):
-		return Published{}, ErrText
+	if err := checkPublish(name, op, payload); err != nil {
+		return Published{}, err
 	}
-	return tp.publish(name, op, payload, nil, 0)
+	if tp.relay != nil {
+		return Published{Topic: name, Queued: tp.subscribers(name), Waiting: true}, tp.pass(name, op, payload, Ref{}, nil)
+	}
+	return tp.publish(&publication{name: name, op: op, payload: payload})
 }
 
-// publish is Publish for what has been checked. With from, it is a message of
-// the subscriber id on that loop: queues that are full do not stop it, since
-// its sender will be held back.
-func (tp *Topics) publish(name string, op ws.OpCode, payload []byte, from *shard, id epoll.ID) (Published, error) {
-	p := Published{Topic: name}
-	if len(payload) > tp.limit {
+// publication is what is published.
+type publication struct {
+	name    string
+	op      ws.OpCode
+	payload []byte
+
+	// The subscriber that sent it, if one did: queues that are full do not stop
+	// it, since its sender will be held back.
+	from Ref
+
+	// What only Deliver says.
+	num        uint64
+	unnumbered bool
+	again      bool
+	lost       bool
+	tried      bool // failures are counted by Deliver, which tries again
+}
+
+// publish is Publish for what has been checked.
+func (tp *Topics) publish(x *publication) (Published, error) {
+	p := Published{Topic: x.name}
+	if len(x.payload) > tp.limit {
 		return p, ErrTooLarge
 	}
 	tp.mu.RLock()
 	defer tp.mu.RUnlock()
-	t, err := tp.find(name, matches(tp.cfg.Retain, name) || tp.cfg.Replay > 0)
+	t, err := tp.find(x.name, matches(tp.cfg.Retain, x.name) || tp.cfg.Replay > 0)
 	if err != nil || t == nil {
 		return p, err
 	}
-	return t.publish(p, op, payload, from, id)
+	return t.publish(x)
 }
 
 // find is the topic of this name, made if there is none and make says so. It
@@ -327,38 +358,52 @@ func (tp *Topics) find(name string, create bool) (*topic, error) {
 	}
 }
 
-func (t *topic) publish(p Published, op ws.OpCode, payload []byte, from *shard, id epoll.ID) (Published, error) {
-	m := &message{topic: t, op: op, from: from, fromID: id}
-	h := ws.Header{Fin: true, OpCode: op, Length: int64(len(payload))}
+func (t *topic) publish(x *publication) (p Published, err error) {
+	p.Topic = t.name
+	m := &message{topic: t, op: x.op, again: x.again, from: x.from.sh, fromID: x.from.id}
+	h := ws.Header{Fin: true, OpCode: x.op, Length: int64(len(x.payload))}
 	m.head = ws.HeaderSize(h)
-	m.size = m.head + len(payload)
+	m.size = m.head + len(x.payload)
 	if !t.reserve(m.size) {
-		t.drop(DropMemory, 1)
+		t.refused(x, DropMemory)
 		return p, ErrMemory
 	}
 	m.refs.Store(1)
 	defer m.release()
-	m.frames[modePlain] = append(frame.AppendHeader(make([]byte, 0, m.size), h), payload...)
+	m.frames[modePlain] = append(frame.AppendHeader(make([]byte, 0, m.size), h), x.payload...)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, lc := range t.locals {
-		if lc != nil && from == nil && lc.sh.fan.full() {
-			t.drop(DropBusy, 1)
+		if lc != nil && x.from.sh == nil && lc.sh.fan.full() {
+			t.refused(x, DropBusy)
 			return p, ErrBusy
 		}
 	}
-	m.seq = t.seq + 1
+	m.seq, m.after, m.lost = t.seq+1, t.num, t.lost || x.lost
+	switch {
+	case x.num > 0:
+		m.num = x.num
+	case !x.unnumbered:
+		m.num = t.num + 1
+		if m.lost {
+			m.num++ // so that there is a number that will not come
+		}
+	default:
+		m.lost = false // to be told with the next number
+	}
 	if t.modes[modeSeq] > 0 {
 		n := m.numberedSize()
 		if !t.topics.srv.group.Budget().Reserve(n) {
-			t.drop(DropMemory, 1)
+			t.refused(x, DropMemory)
 			return p, ErrMemory
 		}
 		m.size += n
 		m.frames[modeSeq] = m.appendNumbered(make([]byte, 0, n))
 	}
-	t.seq = m.seq
+	if t.seq = m.seq; m.num > 0 {
+		t.num, t.lost = m.num, false
+	}
 	t.published++
 	t.topics.published.Add(1)
 	if t.keep > 0 {
@@ -372,11 +417,17 @@ func (t *topic) publish(p Published, op ws.OpCode, payload []byte, from *shard, 
 			lc.sh.fan.push(lc, m.hold())
 		}
 	}
-	p.Seq, p.Queued = m.seq, t.subs
-	if from != nil {
+	p.Seq, p.Queued = m.num, t.subs
+	if x.from.sh != nil {
 		p.Queued--
 	}
 	return p, nil
+}
+
+func (t *topic) refused(x *publication, why Drop) {
+	if !x.tried {
+		t.drop(why, 1)
+	}
 }
 
 // reserve takes n bytes of the budget, from what the topic keeps if need be.
@@ -401,92 +452,6 @@ func (t *topic) trim(most int) {
 		t.kept = t.kept[1:]
 	}
 }
-
-// enter makes sh the loop of one more subscriber of a topic in a mode.
-func (tp *Topics) enter(sh *shard, name string, md mode, begin beginning) (lc *local, pos uint64, err error) {
-	tp.mu.RLock()
-	defer tp.mu.RUnlock()
-	t, err := tp.find(name, true)
-	if err != nil {
-		return nil, 0, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lc = t.locals[sh.loop.Index()]
-	if lc == nil {
-		lc = &local{topic: t, sh: sh, seq: t.seq}
-		t.locals[sh.loop.Index()] = lc
-	}
-	lc.subs++
-	t.subs++
-	t.modes[md]++
-	return lc, t.place(lc, begin), nil
-}
-
-// beginning is with which message a subscriber begins: the retained one if
-// there is one, or the one after the number that it saw last.
-type beginning struct {
-	given bool
-	since uint64
-}
-
-// place says behind which number a newcomer on lc is, and gives lc the
-// messages from there on, as far as they are kept. mu is held.
-func (t *topic) place(lc *local, begin beginning) (pos uint64) {
-	if begin.given {
-		pos = begin.since
-		if pos > t.seq {
-			pos = lc.seq // a number that was never given
-		}
-	} else {
-		// What lc has not begun to send yet comes by itself.
-		pos = lc.seq
-		if t.retain && len(t.kept) > 0 && t.kept[0].seq <= lc.seq {
-			pos--
-		}
-	}
-	if pos >= lc.seq || len(t.kept) == 0 {
-		return pos
-	}
-	first, oldest := lc.first(), t.kept[0].seq
-	if from := max(pos+1, oldest); from < first {
-		var older []*message
-		for _, m := range t.kept[from-oldest : first-oldest] {
-			older = append(older, m.hold())
-			lc.keptBytes += m.size
-		}
-		lc.kept = append(older, lc.kept...)
-	}
-	return pos
-}
-
-// left takes one subscriber of lc off its topic, lc itself with the last, and
-// the topic when it has nothing any more. Called on the loop of lc.
-func (tp *Topics) left(lc *local, md mode) {
-	t := lc.topic
-	t.mu.Lock()
-	lc.subs--
-	t.subs--
-	t.modes[md]--
-	if lc.subs == 0 {
-		t.locals[lc.sh.loop.Index()] = nil // what is queued for it finds nobody
-	}
-	idle := t.idle()
-	t.mu.Unlock()
-	if !idle {
-		return
-	}
-	tp.mu.Lock()
-	t.mu.Lock()
-	if t.idle() && tp.byName[t.name] == t {
-		delete(tp.byName, t.name)
-	}
-	t.mu.Unlock()
-	tp.mu.Unlock()
-}
-
-// idle: nobody would miss it. mu is held.
-func (t *topic) idle() bool { return t.subs == 0 && len(t.kept) == 0 }
 
 // stop takes no more messages; those that were taken are in the queues when it returns.
 func (tp *Topics) stop() {
@@ -520,7 +485,7 @@ func (tp *Topics) List() []TopicInfo {
 		}
 		t.mu.Lock()
 		info := TopicInfo{
-			Name: t.name, Subscribers: t.subs, Behind: t.behind.Load(), Seq: t.seq, Published: t.published,
+			Name: t.name, Subscribers: t.subs, Behind: t.behind.Load(), Seq: t.num, Published: t.published,
 			Kept: len(t.kept), KeptBytes: t.keptBytes, Open: t.open, Policy: t.policy.String(), Dropped: map[string]uint64{},
 		}
 		t.mu.Unlock()

@@ -96,7 +96,7 @@ func (sh *shard) fanSlice() bool {
 		lc, m := f.taken[0].lc, f.taken[0].m
 		for ; f.group < len(lc.groups); f.group++ {
 			g := lc.groups[f.group]
-			if g.next == g.end {
+			if g.next == g.end || m.again && g.mode == modePlain {
 				continue
 			}
 			b := m.bytes(g.mode, &f.room)
@@ -104,7 +104,7 @@ func (sh *shard) fanSlice() bool {
 				if n > sh.srv.sliceSends || n%clockEvery == 0 && sh.loop.Clock() > until {
 					return true
 				}
-				c := g.slots[g.next]
+				c := g.slots.at(g.next)
 				g.next++
 				sh.sendTo(c, g, m, b)
 			}
@@ -129,12 +129,13 @@ func (sh *shard) nextJob() bool {
 	}
 	f.begun, f.group = true, 0
 	lc, m := f.taken[0].lc, f.taken[0].m
-	lc.seq = m.seq
+	before := lc.num
+	lc.seq, lc.num = m.seq, m.last()
 	for _, g := range lc.groups {
-		g.next, g.end = 0, len(g.slots)
+		g.next, g.end = 0, g.slots.len()
 	}
 	if lc.ahead > 0 {
-		sh.overtake(lc)
+		sh.overtake(lc, before)
 	}
 	if lc.behind > 0 {
 		lc.keep(m)
@@ -169,21 +170,27 @@ func (sh *shard) sendTo(c epoll.Slot, g *group, m *message, b []byte) {
 	case st.phase != phaseOpen || st.proto.CloseSent():
 		return
 	case st.flags&flagMidSend != 0 || l.Pending(c) > 0:
-		sh.fallBehind(c, st, g, m, m.seq-1)
+		sh.fallBehind(c, st, g, m, false)
 		return
 	}
 	sh.stats.FramesOut++
 	sh.stats.BytesOut += uint64(len(m.payload()))
 	l.Direct(c, b)
 	if l.Pending(c) > 0 {
-		sh.fallBehind(c, st, g, m, m.seq)
+		sh.fallBehind(c, st, g, m, true)
 	}
 }
 
 // own tells the sender of m, if it counts, the number that m got.
 func (sh *shard) own(c epoll.Slot, st *state, g *group, m *message) {
-	if g.mode == modeSeq {
-		sh.tell(c, st, "own", m.topic.name, m.seq)
+	if g.mode != modeSeq {
+		return
+	}
+	if m.lost && m.num > m.after+1 {
+		sh.tell(c, st, "gap", m.topic.name, m.after+1, m.num-1)
+	}
+	if m.num > 0 { // else it comes again with its number
+		sh.tell(c, st, "own", m.topic.name, m.num)
 	}
 }
 
@@ -207,6 +214,9 @@ type pausedConns struct {
 // holdBack pauses a connection that has published, when much waits.
 func (tp *Topics) holdBack(c Conn) {
 	over := func() bool {
+		if tp.relayFull.Load() {
+			return true
+		}
 		for _, sh := range tp.srv.shards {
 			if sh.fan.above(2) {
 				return true

@@ -21,24 +21,34 @@ import (
 //
 // So a place in the list is enough to know what a subscriber has had. Who is
 // not as far as that, because its socket is full or because it asked for older
-// messages, is not in the list but in behind, with the number it has reached.
+// messages, is not in the list but in behind, with what it has reached.
 
 // local is a topic on a loop.
 type local struct {
 	topic  *topic
 	sh     *shard
 	seq    uint64     // of the message that was begun last
+	num    uint64     // and the newest number then
 	groups []*group   // at most one for each mode
 	subs   int        // subscribers on this loop; guarded by topic.mu, written by the loop
 	kept   []*message // while somebody is behind: the last ones, without a gap, up to seq
 
 	keptBytes int
 	behind    int // subscribers in the behind of the groups
-	ahead     int // of these, those that have seen more than seq
+	ahead     int // of these, those that have seen a number above num
 }
 
 // first is the number of the oldest message that is kept, one more than seq when none is.
 func (lc *local) first() uint64 { return lc.seq + 1 - uint64(len(lc.kept)) }
+
+// floor is the number that those must have reached who have missed nothing when
+// they get what is kept.
+func (lc *local) floor() uint64 {
+	if len(lc.kept) > 0 {
+		return lc.kept[0].after
+	}
+	return lc.num
+}
 
 func (lc *local) keep(m *message) {
 	lc.kept = append(lc.kept, m.hold())
@@ -62,16 +72,22 @@ type group struct {
 	local     *local
 	mode      mode
 	index     uint16 // in shard.groups
-	slots     []epoll.Slot
+	slots     roster
 	next, end int
-	behind    map[epoll.Slot]uint64 // not in slots: the number of the last message it got
+	behind    map[epoll.Slot]reached // not in slots
+}
+
+// reached is how far a subscriber has got that is not in the list.
+type reached struct {
+	seq   uint64 // of the last message that it has had, or needs not have
+	num   uint64 // the newest number that it knows of
+	fresh bool   // it came to the topic now and has not had any yet
 }
 
 const (
 	groupNone  uint16 = 0         // state.group of a connection on no topic
 	groupMany  uint16 = 1<<16 - 1 // and of one on several: they are in shard.several
 	placeApart uint32 = 1<<32 - 1 // in behind, and not in slots
-	minSlots          = 16        // capacity below which a list is not shrunk
 	maxSeveral        = 32        // topics in one request
 )
 
@@ -89,7 +105,7 @@ func (sh *shard) groupOf(lc *local, md mode) *group {
 			return g
 		}
 	}
-	g := &group{local: lc, mode: md, behind: map[epoll.Slot]uint64{}}
+	g := &group{local: lc, mode: md, behind: map[epoll.Slot]reached{}}
 	if len(sh.groups) == 0 {
 		sh.groups = append(sh.groups, nil) // groupNone
 	}
@@ -192,8 +208,8 @@ func (sh *shard) stand(c epoll.Slot, st *state, g *group) {
 
 // enlist puts c, which has every message up to local.seq, into the list.
 func (sh *shard) enlist(c epoll.Slot, g *group) {
-	g.slots = append(g.slots, c)
-	sh.sit(c, g, uint32(len(g.slots)-1))
+	g.slots.add(c)
+	sh.sit(c, g, uint32(g.slots.len()-1))
 }
 
 // delist takes place p out of the list and leaves every other subscriber in
@@ -207,55 +223,52 @@ func (sh *shard) delist(g *group, p int) {
 		g.end--
 		p = sh.fill(g, p, g.end)
 	}
-	last := len(g.slots) - 1
-	sh.fill(g, p, last)
-	g.slots = g.slots[:last]
-	if cap(g.slots) > minSlots && last < cap(g.slots)/4 {
-		g.slots = append(make([]epoll.Slot, 0, 2*last), g.slots...)
-	}
+	sh.fill(g, p, g.slots.len()-1)
+	g.slots.drop()
 }
 
 // fill moves who is at place from to place to, and returns from, which is free then.
 func (sh *shard) fill(g *group, to, from int) int {
 	if to != from {
-		g.slots[to] = g.slots[from]
-		sh.sit(g.slots[to], g, uint32(to))
+		c := g.slots.at(from)
+		g.slots.set(to, c)
+		sh.sit(c, g, uint32(to))
 	}
 	return from
 }
 
-// putApart puts c, which is not in the list, behind: it has had messages up to pos.
-func (sh *shard) putApart(c epoll.Slot, g *group, pos uint64) {
+// putApart puts c, which is not in the list, behind: it is where at says.
+func (sh *shard) putApart(c epoll.Slot, g *group, at reached) {
 	lc := g.local
-	g.behind[c] = pos
+	g.behind[c] = at
 	sh.sit(c, g, placeApart)
 	lc.topic.behind.Add(1)
-	if lc.behind++; pos > lc.seq {
+	if lc.behind++; at.num > lc.num {
 		lc.ahead++
 	}
 }
 
 // takeBack takes c out of behind; what only it needed is let go of.
-func (sh *shard) takeBack(c epoll.Slot, g *group) (pos uint64) {
+func (sh *shard) takeBack(c epoll.Slot, g *group) (at reached) {
 	lc := g.local
-	pos = g.behind[c]
+	at = g.behind[c]
 	delete(g.behind, c)
-	if pos > lc.seq {
+	if at.num > lc.num {
 		lc.ahead--
 	}
 	lc.topic.behind.Add(-1)
 	if lc.behind--; lc.behind == 0 {
 		lc.forgetOldest(len(lc.kept))
 	}
-	return pos
+	return at
 }
 
 // leave takes c off the topic of g.
 func (sh *shard) leave(c epoll.Slot, st *state, g *group, place uint32) {
 	lc := g.local
 	if place == placeApart {
-		if pos := sh.takeBack(c, g); pos < lc.seq {
-			lc.topic.drop(DropEnded, lc.seq-pos)
+		if at := sh.takeBack(c, g); at.seq < lc.seq {
+			lc.topic.drop(DropEnded, lc.seq-at.seq)
 		}
 	} else {
 		sh.delist(g, int(place))

@@ -25,7 +25,11 @@ const (
 // to it, and with the last its bytes go back to the memory budget.
 type message struct {
 	topic  *topic
-	seq    uint64
+	seq    uint64 // its place among those of its topic here: they go up by one
+	num    uint64 // the number that subscribers are told: seq, or that of the relay; 0: it has none yet
+	after  uint64 // the last number before it
+	lost   bool   // there may have been others between, which never came here
+	again  bool   // it was sent without a number, now it comes with one
 	op     ws.OpCode
 	head   int              // bytes of header in front of the payload in frames[modePlain]
 	frames [numModes][]byte // whole frames; nil for a mode that nobody had when it was published
@@ -48,6 +52,9 @@ func (m *message) release() {
 	}
 }
 
+// last is the newest number of its topic when it has been sent.
+func (m *message) last() uint64 { return max(m.num, m.after) }
+
 func (m *message) payload() []byte { return m.frames[modePlain][m.head:] }
 
 // bytes is the message as a frame for subscribers of mode md. A form that was
@@ -60,15 +67,25 @@ func (m *message) bytes(md mode, room *[]byte) []byte {
 	return *room
 }
 
-// appendNumbered appends the frame of modeSeq: the line "seq NUMBER TOPIC" and
-// the payload, in one message of the opcode that was published.
+// appendNumbered appends the frame of modeSeq: the line "seq NUMBER TOPIC", or
+// "local TOPIC", and the payload, in one message of the opcode that was
+// published; in front of it a message that tells of a gap, if there may be one.
 func (m *message) appendNumbered(dst []byte) []byte {
 	var room [maxLine]byte
-	line := appendLine(room[:0], "seq", m.topic.name, m.seq)
-	line = append(line, '\n')
+	if m.lost && m.num > m.after+1 {
+		dst = frame.AppendFrame(dst, true, ws.OpText, appendLine(room[:0], "gap", m.topic.name, m.after+1, m.num-1))
+	}
+	line := append(m.appendLine(room[:0]), '\n')
 	p := m.payload()
 	dst = frame.AppendHeader(dst, ws.Header{Fin: true, OpCode: m.op, Length: int64(len(line) + len(p))})
 	return append(append(dst, line...), p...)
+}
+
+func (m *message) appendLine(dst []byte) []byte {
+	if m.num == 0 {
+		return appendLine(dst, "local", m.topic.name)
+	}
+	return appendLine(dst, "seq", m.topic.name, m.num)
 }
 
 // maxLine is the longest line that appendLine makes, and its end.
@@ -84,9 +101,11 @@ func appendLine(dst []byte, word, topic string, numbers ...uint64) []byte {
 	return append(dst, topic...)
 }
 
-// numberedSize is the size of the frame that appendNumbered makes.
+// numberedSize is the size of what appendNumbered makes, or a little more.
 func (m *message) numberedSize() int {
-	var room [maxLine]byte
-	n := len(appendLine(room[:0], "seq", m.topic.name, m.seq)) + 1 + len(m.payload())
-	return ws.HeaderSize(ws.Header{Length: int64(n)}) + n
+	n := ws.MaxHeaderSize + maxLine + len(m.payload())
+	if m.lost {
+		n += 4 + maxLine
+	}
+	return n
 }

@@ -24,6 +24,7 @@ type pipes struct {
 	epoll.Kernel // nil: what is not below is not asked for
 	now          int64
 	last         int32
+	wakes        int
 	open         map[int32]*pipe
 	polls        map[int][]*pipe // by epoll instance, in the order in which they were added
 }
@@ -86,7 +87,7 @@ func (k *pipes) Poll(epfd int, evs []unix.EpollEvent) (n int, _ unix.Errno) {
 	return n, 0
 }
 
-func (k *pipes) Wake(fd int32)                { k.open[fd].wake = true }
+func (k *pipes) Wake(fd int32)                { k.open[fd].wake = true; k.wakes++ }
 func (k *pipes) Nonblock(int32) error         { return nil }
 func (k *pipes) SocketError(int32) unix.Errno { return 0 }
 func (k *pipes) Shutdown(int32)               {}
@@ -122,6 +123,8 @@ func (k *pipes) Write(fd int32, b []byte) (int, unix.Errno) {
 	p.room -= n
 	return n, 0
 }
+
+func (k *pipes) WriteLast(fd int32, b []byte) (int, unix.Errno) { return k.Write(fd, b) }
 
 func (k *pipes) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	var all []byte

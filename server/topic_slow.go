@@ -11,15 +11,18 @@ import (
 // for older messages. They are not in the list of their group. What they have
 // not got is in local.kept, and they take it from there when they can.
 
-// fallBehind takes c out of the list: it has had messages up to pos, which is m,
-// the message that is being sent, or the one before it.
-func (sh *shard) fallBehind(c epoll.Slot, st *state, g *group, m *message, pos uint64) {
-	lc := g.local
-	if pos < lc.seq && len(lc.kept) == 0 {
-		lc.keep(m)
+// fallBehind takes c out of the list: it has had the message m that is being
+// sent, or only those before it.
+func (sh *shard) fallBehind(c epoll.Slot, st *state, g *group, m *message, had bool) {
+	lc, at := g.local, reached{seq: m.seq, num: m.last()}
+	if !had {
+		at = reached{seq: m.seq - 1, num: m.after}
+		if len(lc.kept) == 0 {
+			lc.keep(m)
+		}
 	}
 	sh.delist(g, sh.placeIn(c, st, g))
-	sh.putApart(c, g, pos)
+	sh.putApart(c, g, at)
 }
 
 // catchUp gives c what it has missed, as much as its socket takes, and puts it
@@ -28,43 +31,42 @@ func (sh *shard) catchUp(c epoll.Slot, st *state, g *group) {
 	lc, l := g.local, sh.loop
 	id := l.ID(c)
 	for n := 0; ; n++ {
-		pos := g.behind[c]
+		at := g.behind[c]
 		switch {
 		case st.phase != phaseOpen || st.proto.CloseSent():
 			return // it leaves with its end
-		case pos > lc.seq || st.flags&flagMidSend != 0 || l.Pending(c) > 0:
+		case at.num > lc.num || st.flags&flagMidSend != 0 || l.Pending(c) > 0:
 			return // it comes again
-		case pos == lc.seq:
+		case at.seq == lc.seq:
 			sh.takeBack(c, g)
 			sh.enlist(c, g)
 			return
 		case n == sh.srv.sliceSends:
-			l.Post(func() {
-				if c, ok := l.Find(id); ok {
-					sh.drained(c)
-				}
-			})
+			sh.later(id)
 			return
 		}
 		first := lc.first()
-		if pos+1 < first { // lost meanwhile
+		if at.seq+1 < first { // lost meanwhile
 			if lc.topic.policy == PolicyClose {
-				sh.tooSlow(c, st, g, pos)
+				sh.tooSlow(c, st, g, at)
 				return
 			}
-			g.behind[c] = first - 1
-			lc.topic.drop(dropOf(lc.topic.policy), first-1-pos)
-			if g.mode == modeSeq {
-				sh.tell(c, st, "gap", lc.topic.name, pos+1, first-1)
+			lc.topic.drop(dropOf(lc.topic.policy), first-1-at.seq)
+			floor := lc.floor()
+			g.behind[c] = reached{seq: first - 1, num: floor, fresh: at.fresh}
+			if g.mode == modeSeq && floor > at.num {
+				sh.tell(c, st, "gap", lc.topic.name, at.num+1, floor)
 				l.Flush(c)
 			}
 		} else {
-			m := lc.kept[pos+1-first]
-			g.behind[c] = pos + 1
-			if m.from == sh && id == m.fromID {
+			m := lc.kept[at.seq+1-first]
+			g.behind[c] = reached{seq: m.seq, num: m.last()}
+			switch {
+			case m.from == sh && id == m.fromID:
 				sh.own(c, st, g, m)
 				l.Flush(c)
-			} else {
+			case m.again && g.mode == modePlain && !at.fresh:
+			default:
 				sh.stats.FramesOut++
 				sh.stats.BytesOut += uint64(len(m.payload()))
 				l.Direct(c, m.bytes(g.mode, &sh.lateRoom))
@@ -74,6 +76,15 @@ func (sh *shard) catchUp(c epoll.Slot, st *state, g *group) {
 			return // the socket was found broken
 		}
 	}
+}
+
+// later goes on with a subscriber that is behind when others have had their turn.
+func (sh *shard) later(id epoll.ID) {
+	sh.loop.Post(func() {
+		if c, ok := sh.loop.Find(id); ok {
+			sh.drained(c)
+		}
+	})
 }
 
 func dropOf(p Policy) Drop {
@@ -100,16 +111,16 @@ func (sh *shard) bound(lc *local) {
 	}
 	first := lc.first()
 	for _, g := range lc.groups {
-		for c, pos := range g.behind {
-			if pos+1 < first {
-				sh.tooSlow(c, sh.conns.At(c), g, pos)
+		for c, at := range g.behind {
+			if at.seq+1 < first {
+				sh.tooSlow(c, sh.conns.At(c), g, at)
 			}
 		}
 	}
 }
 
 // tooSlow ends a subscriber that is more behind than it may be.
-func (sh *shard) tooSlow(c epoll.Slot, st *state, g *group, pos uint64) {
+func (sh *shard) tooSlow(c epoll.Slot, st *state, g *group, at reached) {
 	t, id := g.local.topic, sh.loop.ID(c)
 	// First the Close: the flush of what is for another connection may panic
 	// in the Close of its endpoint, and then c must be found here again.
@@ -117,23 +128,31 @@ func (sh *shard) tooSlow(c epoll.Slot, st *state, g *group, pos uint64) {
 	if sh.loop.ID(c) != id {
 		return
 	}
-	t.drop(DropClosed, g.local.seq-pos)
-	g.behind[c] = g.local.seq // so that they are counted once
+	t.drop(DropClosed, g.local.seq-at.seq)
+	at.seq = g.local.seq // so that they are counted once
+	g.behind[c] = at
 	sh.leaveAll(c, st)
 }
 
-// overtake puts those into the list who have seen the message that is begun
-// now, but not a later one: the loop has caught up with them.
-func (sh *shard) overtake(lc *local) {
+// overtake looks at those that came with a number above before, the newest one
+// until now on this loop, after a message was begun. Who has that message, or a
+// later one, is not to get it.
+func (sh *shard) overtake(lc *local, before uint64) {
 	lc.ahead = 0
 	for _, g := range lc.groups {
-		for c, pos := range g.behind {
+		for c, at := range g.behind {
 			switch {
-			case pos > lc.seq:
+			case at.num <= before:
+				continue // it is behind for another reason
+			case at.num > lc.num:
 				lc.ahead++
-			case pos == lc.seq && sh.loop.Pending(c) == 0 && sh.conns.At(c).flags&flagMidSend == 0:
-				sh.takeBack(c, g)
-				sh.enlist(c, g)
+				fallthrough
+			case at.num == lc.num:
+				at.seq = lc.seq
+				g.behind[c] = at
+			}
+			if at.num <= lc.num {
+				sh.later(sh.loop.ID(c))
 			}
 		}
 	}
@@ -169,8 +188,9 @@ func (sh *shard) goodbye(c epoll.Slot, st *state) {
 
 // isApart: c has not had all that its loop has sent.
 func (sh *shard) isApart(c epoll.Slot, st *state) (apart bool) {
-	sh.seats(c, st, func(_ *group, place uint32) bool {
-		apart = place == placeApart
+	sh.seats(c, st, func(g *group, place uint32) bool {
+		// Who knows a higher number than the loop lacks nothing that is here.
+		apart = place == placeApart && g.behind[c].num <= g.local.num
 		return !apart
 	})
 	return apart

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"net/url"
@@ -22,7 +23,7 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 	if _, on := sh.seatOn(c, st, name); on {
 		return nil
 	}
-	lc, pos, err := sh.srv.topics.enter(sh, name, md, begin)
+	lc, at, err := sh.srv.topics.enter(sh, name, md, begin)
 	if err != nil {
 		return err
 	}
@@ -35,14 +36,19 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 		return ErrSubscribed
 	}
 	id := sh.loop.ID(c)
-	sh.putApart(c, g, pos)
-	if md == modeSeq {
-		sh.tell(c, st, "at", name, pos)
-	}
-	if first := lc.first(); pos+1 < first {
+	began := at.num
+	if first := lc.first(); at.seq+1 < first {
 		// Not its fault, so no policy speaks.
-		if g.behind[c] = first - 1; md == modeSeq && pos > 0 {
-			sh.tell(c, st, "gap", name, pos+1, first-1)
+		at = reached{seq: first - 1, num: lc.floor(), fresh: true}
+	}
+	sh.putApart(c, g, at)
+	if n := begin.since; n > 0 && sh.srv.topics.foreign() {
+		sh.tell(c, st, "gap", name, n+1, max(n+1, began))
+	}
+	if md == modeSeq {
+		sh.tell(c, st, "at", name, began)
+		if began > 0 && began < at.num {
+			sh.tell(c, st, "gap", name, began+1, at.num)
 		}
 	}
 	if sh.loop.Flush(c); sh.loop.ID(c) == id {
@@ -114,6 +120,16 @@ func (tp *Topics) Unsubscribe(c Conn, name string) {
 //	gap N M NAME    those from N to M will not come
 //	own N NAME      the message that you published has become number N
 //
+// A server that shares its topics with others (see Topics.Join) may, while it
+// cannot reach them, send a message before it has its number. It begins with
+// the line
+//
+//	local NAME
+//
+// and comes again, with its number, when they are reached again. There,
+// numbers go up but not by one, and gap N M means that messages between may
+// have been lost.
+//
 // Numbers of a topic go up by one, and never come twice, not after a restart
 // either: a new topic begins at the time, in microseconds. A client that comes
 // back with the last number it was told, by any of these lines, gets all that
@@ -124,7 +140,7 @@ func (tp *Topics) Endpoint() *Endpoint {
 		About:   "what is published to the topic NAME",
 		tail:    "NAME",
 		plain:   true,
-		accept:  func(r *handshake.Request) *handshake.Refusal { _, ref := parseWishes(r); return ref },
+		accept:  acceptWishes,
 		Open:    tp.opened,
 		Message: tp.message,
 	}
@@ -142,14 +158,24 @@ type wishes struct {
 	numbered bool
 }
 
+// nameIn is the last part of a request's path.
+func nameIn(r *handshake.Request) []byte { return r.Path[bytes.LastIndexByte(r.Path, '/')+1:] }
+
+func acceptWishes(r *handshake.Request) *handshake.Refusal {
+	if len(r.Query) == 0 && ValidTopicName(string(nameIn(r))) {
+		return nil // as most ask, and what they cost is seen when very many come
+	}
+	_, ref := parseWishes(r)
+	return ref
+}
+
 func badWish(status int, msg string) *handshake.Refusal {
 	return &handshake.Refusal{Status: status, Msg: msg}
 }
 
 // parseWishes reads a path and a query as Endpoint explains them.
 func parseWishes(r *handshake.Request) (w wishes, ref *handshake.Refusal) {
-	path := string(r.Path)
-	name := path[strings.LastIndexByte(path, '/')+1:]
+	name := string(nameIn(r))
 	if !ValidTopicName(name) {
 		return w, badWish(http.StatusNotFound, ErrTopicName.Error())
 	}
@@ -186,7 +212,21 @@ func parseWishes(r *handshake.Request) (w wishes, ref *handshake.Refusal) {
 	return w, nil
 }
 
+// known is a topic's name; of one that there is, the same string each time.
+func (tp *Topics) known(name []byte) string {
+	tp.mu.RLock()
+	defer tp.mu.RUnlock()
+	if t := tp.byName[string(name)]; t != nil {
+		return t.name
+	}
+	return string(name)
+}
+
 func (tp *Topics) opened(c Conn) {
+	if r := c.Request(); len(r.Query) == 0 {
+		tp.wanted(c, tp.known(nameIn(r)), modePlain, beginning{})
+		return
+	}
 	w, ref := parseWishes(c.Request())
 	if ref != nil {
 		return // it would have been refused
@@ -196,18 +236,23 @@ func (tp *Topics) opened(c Conn) {
 		md = modeSeq
 	}
 	for _, x := range w.topics {
-		slot, st := c.find()
-		if st == nil {
+		if !tp.wanted(c, x.name, md, x.begin) {
 			return
-		}
-		switch err := c.sh.subscribe(slot, st, x.name, md, x.begin); {
-		case errors.Is(err, ErrTopicMax):
-			c.sh.sendClose(slot, st, ReasonFull, statusTryAgainLater, err.Error())
-			return
-		case err != nil:
-			return // it is being closed
 		}
 	}
+}
+
+// wanted makes c a subscriber as it asked; false when c is being closed.
+func (tp *Topics) wanted(c Conn, name string, md mode, begin beginning) bool {
+	slot, st := c.find()
+	if st == nil {
+		return false
+	}
+	err := c.sh.subscribe(slot, st, name, md, begin)
+	if errors.Is(err, ErrTopicMax) {
+		c.sh.sendClose(slot, st, ReasonFull, statusTryAgainLater, err.Error())
+	}
+	return err == nil
 }
 
 // message is one that a subscriber sent.
@@ -225,11 +270,16 @@ func (tp *Topics) message(c Conn, op ws.OpCode, payload []byte) {
 		c.Close(ws.StatusPolicyViolation, "topic "+t.name+" takes no messages from clients")
 		return
 	}
-	_, err := tp.publish(t.name, op, payload, c.sh, c.id)
+	var err error
+	if tp.relay != nil {
+		err = tp.pass(t.name, op, payload, c.Ref(), nil)
+	} else {
+		_, err = tp.publish(&publication{name: t.name, op: op, payload: payload, from: c.Ref()})
+	}
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		c.sh.sendClose(slot, st, ReasonTooLarge, ws.StatusMessageTooBig, "larger than a message of a topic may be, "+strconv.Itoa(tp.limit)+" bytes")
-	case errors.Is(err, ErrMemory):
+	case errors.Is(err, ErrMemory) || errors.Is(err, ErrBusy):
 		c.sh.sendClose(slot, st, ReasonMemory, statusTryAgainLater, "out of memory for messages; try again later")
 	case err == nil:
 		tp.holdBack(c)

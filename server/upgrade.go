@@ -23,6 +23,9 @@ func (sh *shard) upgrade(c epoll.Slot, st *state, in []byte) (done int) {
 		return 0
 	}
 	r := &sh.head
+	if f := sh.srv.cfg.TracePath; f != nil && !f(r.Path) {
+		sh.loop.DropTaps(c)
+	}
 	ep, ok := sh.srv.endpointOf(r.Path)
 	switch {
 	case sh.srv.draining.Load():
@@ -40,7 +43,9 @@ func (sh *shard) upgrade(c epoll.Slot, st *state, in []byte) (done int) {
 		return sh.refuseError(c, st, err, len(in))
 	}
 	id := sh.loop.ID(c)
+	sh.read = in
 	sh.open(c, st, ep, r, &a)
+	sh.read = nil
 	if sh.loop.ID(c) != id || sh.loop.Held(c) {
 		return n
 	}
@@ -104,5 +109,5 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	}
 	sh.stats.Closed[ReasonHTTP]++
 	fd := sh.loop.Detach(c)
-	sh.srv.http.hand(fd, bytes.Clone(in))
+	sh.srv.http.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))))
 }

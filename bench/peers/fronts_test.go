@@ -27,7 +27,8 @@ type front struct {
 // running is a proxy that runs.
 type running struct {
 	addr   string
-	reload func() // reads its settings again; nil: it cannot
+	reload func()                // reads its settings again; nil: it cannot
+	logged func(parts ...string) // ours: waits for a line of its log
 }
 
 // idleOfFronts is after how much silence every front ends a connection, if it can.
@@ -49,7 +50,7 @@ func startWspollProxy(t *testing.T, backend, mode string, args ...string) *runni
 	}
 	s := start(t, append([]string{"proxy", "--backends", file, "--mode", mode, "--health-every", "0", "--idle-timeout", idleOfFronts.String()}, args...)...)
 	addr := strings.Replace(strings.TrimSuffix(strings.TrimPrefix(s.url, "ws://"), "/"), "localhost", "127.0.0.1", 1)
-	return &running{addr, func() {
+	return &running{addr: addr, logged: s.logged, reload: func() {
 		s.cmd.Process.Signal(syscall.SIGHUP)
 		s.logged("backends read again")
 	}}
@@ -143,7 +144,7 @@ http {
 		t.Fatal(err)
 	}
 	cmd := daemon(t, addr, path, "-e", "stderr", "-c", conf)
-	return &running{addr, func() {
+	return &running{addr: addr, reload: func() {
 		cmd.Process.Signal(syscall.SIGHUP)
 		time.Sleep(300 * time.Millisecond) // it says nothing when it has
 	}}
@@ -173,7 +174,7 @@ backend b
 		t.Fatal(err)
 	}
 	cmd := daemon(t, addr, path, "-db", "-f", conf)
-	return &running{addr, func() {
+	return &running{addr: addr, reload: func() {
 		// A new process takes over the port, the old one finishes what it has.
 		daemon(t, addr, path, "-db", "-f", conf, "-sf", fmt.Sprint(cmd.Process.Pid))
 		time.Sleep(300 * time.Millisecond)

@@ -195,3 +195,9 @@ func refusal(resp *http.Response, err error) error {
 	}
 	return err
 }
+
+// runWspoll runs wspoll to its end, and returns what it has printed.
+func runWspoll(args ...string) (string, error) {
+	out, err := exec.Command(wspoll, args...).CombinedOutput()
+	return string(out), err
+}

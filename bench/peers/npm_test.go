@@ -2,6 +2,9 @@ package peers
 
 import (
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,19 +51,44 @@ var agreements = map[string]string{
 	"context": "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
 }
 
-func TestChromiumOpensThePage(t *testing.T) {
+// chromiumUses opens the page of wspoll at a URL in Chromium and uses it as a
+// person would.
+func chromiumUses(t *testing.T, page string) {
+	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
 		missing(t, "chromium is missing (on Debian: apt-get install chromium)")
 	}
-	s := start(t)
 	shots, err := filepath.Abs(t.ArtifactDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	node(t, "playwright-core", "page.mjs", s.page(), chromium, shots)
+	node(t, "axe-core", "page.mjs", page, chromium, shots)
+}
+
+func TestChromiumUsesThePage(t *testing.T) {
+	s := start(t)
+	chromiumUses(t, s.page())
 	s.logged(`reason="peer closed"`, "code=3001")
 	if !strings.HasPrefix(s.page(), "http://localhost:") {
 		t.Errorf("the page is at %s", s.page())
 	}
+}
+
+func TestChromiumListensAndPublishes(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		missing(t, "chromium is missing (on Debian: apt-get install chromium)")
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(clusterToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, "--push-message", "tick", "--push-every", "200ms", "--publish-token-file", file)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<!doctype html><title>elsewhere</title>")
+	}))
+	defer elsewhere.Close()
+	node(t, "playwright-core", "push.mjs", s.page(), elsewhere.URL, chromium, clusterToken)
 }

@@ -87,6 +87,22 @@ func TestNpmWsClientThroughTheProxy(t *testing.T) {
 	}
 }
 
+// The page comes as plain HTTP and its WebSockets as tunnels, both through the
+// proxy, from the origin that the page has there.
+func TestChromiumThroughTheProxy(t *testing.T) {
+	for _, mode := range []string{"frames", "tunnel"} {
+		t.Run(mode, func(t *testing.T) {
+			s := start(t)
+			px := startWspollProxy(t, hostOf(t, s.url), mode, "--idle-timeout", "2m")
+			chromiumUses(t, "http://"+px.addr+"/")
+			s.logged(`reason="peer closed"`, "code=3001")
+			if mode == "frames" {
+				px.logged("path=/wshandler", "status=101", `end="client closed"`, "code=3001")
+			}
+		})
+	}
+}
+
 func TestOtherProxiesBeforeAndBehindOurs(t *testing.T) {
 	for _, f := range fronts[2:] {
 		t.Run(f.name, func(t *testing.T) {

@@ -188,6 +188,105 @@ func TestEveryServerEchoes(t *testing.T) {
 	}
 }
 
+// What the others are tested with is tested with these too, and that they agree.
+func TestDeflatingServersCompress(t *testing.T) {
+	for _, p := range deflating {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			compresses(t, startSelf(t, p.name))
+		})
+	}
+}
+
+// compresses checks an echo that negotiates permessage-deflate.
+func compresses(t *testing.T, url string) {
+	t.Helper()
+	d := websocket.Dialer{EnableCompression: true}
+	c, resp, err := d.Dial(url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(patience))
+	if e := resp.Header.Get("Sec-WebSocket-Extensions"); !strings.HasPrefix(e, "permessage-deflate") {
+		t.Fatalf("the server agrees to %q", e)
+	}
+	for _, n := range []int{0, 1, 1 << 10, 1 << 20} {
+		if err := c.WriteMessage(websocket.TextMessage, payload(n)); err != nil {
+			t.Fatal(err)
+		}
+		wantEcho(t, c, websocket.TextMessage, payload(n))
+	}
+}
+
+func TestServersThatPushSendToAllOthers(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range peers {
+		if p.push == nil {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			url := start(t, self, p.name, "127.0.0.1:0", "push")
+			from := dial(t, url)
+			others := []*websocket.Conn{dial(t, url), dial(t, url), dial(t, url)}
+			// A server may learn of a connection after its handshake: each says
+			// its name again and again until the one that sends has heard it.
+			heard := make(chan string)
+			go func() {
+				defer close(heard)
+				for {
+					_, b, err := from.ReadMessage()
+					if err != nil {
+						return
+					}
+					heard <- string(b)
+				}
+			}()
+			for i, c := range others {
+				for again := time.NewTicker(10 * time.Millisecond); ; {
+					if err := c.WriteMessage(websocket.TextMessage, fmt.Append(nil, i)); err != nil {
+						t.Fatal(err)
+					}
+					select {
+					case <-again.C:
+						continue
+					case name := <-heard:
+						if name != fmt.Sprint(i) {
+							continue
+						}
+					}
+					again.Stop()
+					break
+				}
+			}
+			go func() {
+				for range heard {
+				}
+			}()
+			if err := from.WriteMessage(websocket.BinaryMessage, payload(128)); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range others {
+				for {
+					kind, b, err := c.ReadMessage()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if kind == websocket.BinaryMessage {
+						if !bytes.Equal(b, payload(128)) {
+							t.Errorf("%d bytes came", len(b))
+						}
+						break
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestNpmWsEchoes(t *testing.T) {
 	missing := t.Skipf
 	if os.Getenv("WSPOLL_REQUIRE") == "1" {
@@ -201,6 +300,20 @@ func TestNpmWsEchoes(t *testing.T) {
 		missing("the npm package ws is missing; get it with: npm ci --prefix bench/peers/npm")
 	}
 	echoes(t, start(t, node, "npm-ws.mjs", "0"))
+	compresses(t, start(t, node, "npm-ws.mjs", "0", "deflate"))
+}
+
+func TestPythonWebsocketsEchoes(t *testing.T) {
+	missing := t.Skipf
+	if os.Getenv("WSPOLL_REQUIRE") == "1" {
+		missing = t.Fatalf
+	}
+	const python = "/usr/bin/python3" // whose package websockets is Debian's
+	if exec.Command(python, "-c", "import websockets").Run() != nil {
+		missing("the Python package websockets is missing; on Debian: apt-get install python3-websockets")
+	}
+	url := start(t, python, "py-websockets.py", "0")
+	compresses(t, url)
 }
 
 func TestListNamesEveryServer(t *testing.T) {
@@ -220,7 +333,7 @@ func TestListNamesEveryServer(t *testing.T) {
 }
 
 func TestBadCallsAreRefused(t *testing.T) {
-	for _, args := range [][]string{{}, {"gorilla"}, {"none", "127.0.0.1:0"}, {"gorilla", "0.0.0.0:0"}, {"gorilla", "127.0.0.1"}, {"list", "a", "b"}} {
+	for _, args := range [][]string{{}, {"gorilla"}, {"none", "127.0.0.1:0"}, {"gorilla", "0.0.0.0:0"}, {"gorilla", "127.0.0.1"}, {"list", "a", "b"}, {"coder", "127.0.0.1:0", "push"}, {"gws", "127.0.0.1:0", "pull"}} {
 		if err := run(args, io.Discard); err == nil {
 			t.Errorf("servers %q is no error", args)
 		}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/term"
+)
+
+// console is the terminal of a person: a line that is being typed stays whole while other lines come above it.
+type console struct {
+	in     *os.File
+	out    *os.File
+	before *term.State
+	editor *term.Terminal
+	resize chan os.Signal
+	rest   []byte // of a line that was not read yet
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// openConsole switches the terminal to single keys. It returns nil if there is none to write to.
+func openConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
+	in, ok := stdin.(*os.File)
+	out := stdout
+	if !isTerm(out) {
+		out = stderr
+	}
+	if !ok || !isTerm(in) || !isTerm(out) {
+		return nil
+	}
+	before, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return nil
+	}
+	k := &console{in: in, out: out.(*os.File), before: before, resize: make(chan os.Signal, 1)}
+	k.editor = term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, out}, "> ")
+	signal.Notify(k.resize, syscall.SIGWINCH)
+	k.resize <- syscall.SIGWINCH
+	go func() {
+		for range k.resize {
+			if width, height, err := term.GetSize(int(k.out.Fd())); err == nil && width > 0 && height > 0 {
+				k.editor.SetSize(width, height)
+			}
+		}
+	}()
+	return k
+}
+
+// shows reports whether what is written to w appears on the console.
+func (k *console) shows(w io.Writer) bool { return w == io.Writer(k.out) }
+
+// Write writes whole lines above the one that is being typed.
+func (k *console) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return k.out.Write(b)
+	}
+	return k.editor.Write(b)
+}
+
+// Read gives what was typed, whole lines. At Ctrl-C and Ctrl-D it is io.EOF, and the terminal is what it was before, so
+// that a further Ctrl-C is a signal.
+func (k *console) Read(b []byte) (int, error) {
+	if len(k.rest) == 0 {
+		line, err := k.editor.ReadLine()
+		if err != nil {
+			k.close()
+			return 0, err
+		}
+		k.rest = []byte(line + "\n")
+	}
+	n := copy(b, k.rest)
+	k.rest = k.rest[n:]
+	return n, nil
+}
+
+// close makes the terminal what it was before, and takes the prompt away.
+func (k *console) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return
+	}
+	k.closed = true
+	signal.Stop(k.resize)
+	close(k.resize)
+	io.WriteString(k.out, "\r\x1b[K")
+	term.Restore(int(k.in.Fd()), k.before)
+}
