@@ -24,6 +24,8 @@ type connectSession struct {
 	replies int  // how many messages must come; 0: as many as were sent
 	cancel  context.CancelCauseFunc
 
+	closing sync.Mutex // held while our Close is sent and told, so that the answer is told behind it
+
 	mu          sync.Mutex
 	conn        *client.Conn // nil until it is open
 	interrupted bool
@@ -47,6 +49,9 @@ func (s *connectSession) talk(conn *client.Conn, messages []string) error {
 	go s.feed(messages)
 	for {
 		e, err := conn.Next()
+		if err != nil || e.Op == ws.OpClose {
+			s.ownCloseTold()
+		}
 		if err != nil {
 			return s.verdict(err)
 		}
@@ -62,6 +67,12 @@ func (s *connectSession) talk(conn *client.Conn, messages []string) error {
 			s.count(func() { s.got++ })
 		}
 	}
+}
+
+// ownCloseTold waits for a Close of ours that is being sent to have been told.
+func (s *connectSession) ownCloseTold() {
+	s.closing.Lock()
+	defer s.closing.Unlock()
 }
 
 // full reports whether as many messages have come as --replies wants.
@@ -165,6 +176,8 @@ func (s *connectSession) end(code ws.StatusCode, reason string, broken error) {
 	}
 	s.mu.Unlock()
 	if first {
+		s.closing.Lock()
+		defer s.closing.Unlock()
 		if s.conn.Close(code, reason) {
 			s.printer.sent(&order{op: ws.OpClose, code: code, reason: reason})
 		}
