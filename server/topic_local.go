@@ -90,6 +90,11 @@ const (
 	placeApart uint32 = 1<<32 - 1 // in behind, and not in slots
 	minSlots          = 16        // capacity below which a list is not shrunk
 	maxSeveral        = 32        // topics in one request
+
+	// With so many groups on a loop no more are made for compression, whose
+	// subscribers get their messages as they are then: clients that agree on
+	// all sizes of windows leave room for others.
+	manyGroups = 1 << 15
 )
 
 // seat is the place of a connection in one of its groups.
@@ -105,6 +110,9 @@ func (sh *shard) groupOf(lc *local, md mode) *group {
 		if g.mode == md {
 			return g
 		}
+	}
+	if md.bits() != 0 && len(sh.groups)-len(sh.freeGroups) >= sh.srv.manyGroups {
+		return sh.groupOf(lc, md.uncompressed())
 	}
 	g := &group{local: lc, mode: md, behind: map[epoll.Slot]reached{}}
 	if len(sh.groups) == 0 {
