@@ -56,6 +56,7 @@ type squeeze struct {
 	out      map[epoll.Slot]*deflation
 	spareIn  []*inflation
 	spareOut []*deflation
+	nothing  frame.Deflation // to refer to nothing
 
 	piece  frame.Piece // what endpoints are given
 	plain  []byte      // its payload
@@ -298,6 +299,9 @@ func (q *squeeze) pack(refer *frame.Deflation, bits uint8, payload []byte, last 
 	}
 	if cap(q.packed) > maxSpare {
 		q.packed = nil
+	}
+	if refer == nil {
+		refer = &q.nothing // with nil the deflater looks for no matches in a short payload
 	}
 	q.packed = q.deflater.Append(q.packed[:0], refer, bits, payload, last)
 	return q.packed

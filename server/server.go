@@ -26,6 +26,7 @@ type Server struct {
 
 	topics     *Topics
 	sliceSends int        // of a fan-out, before the other connections have their turn
+	manyGroups int        // on a loop, before no more are made for compression
 	aligned    []*aligned // heart beats of all connections at once
 	trouble    func() string
 
@@ -47,7 +48,7 @@ type Server struct {
 
 // New makes a server; it does nothing yet.
 func New(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{}), sliceSends: sliceSends}
+	s := &Server{cfg: cfg.withDefaults(), byPath: map[string]uint16{}, empty: make(chan struct{}), sliceSends: sliceSends, manyGroups: manyGroups}
 	if err := s.cfg.Handshake.Validate(); err != nil {
 		return nil, err
 	}

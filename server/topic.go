@@ -21,7 +21,8 @@ import (
 //
 // Publish encodes a message once, gives it the next number of its topic, and
 // puts it into a queue of each loop that has subscribers, whose number makes
-// no difference. A loop works its queue off in slices, so that the
+// no difference. For subscribers that agreed on compression the first loop that
+// sends it compresses it, once for each size of window, for all loops. A loop works its queue off in slices, so that the
 // other connections on it are served in between. All subscribers of a topic
 // get its messages in the order of their numbers.
 //
@@ -72,7 +73,8 @@ type TopicConfig struct {
 	Policies []TopicPolicy
 	// Pending is how many bytes of messages are kept for subscribers that
 	// are behind, per topic and not per subscriber, and for Replay half as
-	// many; 0 means 1 MiB.
+	// many; 0 means 1 MiB. Their compressed forms are not counted here, but in
+	// the memory budget, and there may be one for each size of window.
 	Pending int
 	// Max bounds how many topics there are at a time; 0 means 10000.
 	Max int
@@ -216,18 +218,20 @@ type topic struct {
 	hidden bool // of the server's own, not to be listed
 
 	mu        sync.Mutex
-	seq       uint64        // of the newest message
-	num       uint64        // the newest number
-	lost      bool          // messages after it may have been lost
-	locals    []*local      // by loop; nil where nobody subscribed
-	subs      int           // subscribers on all loops
-	modes     [numModes]int // and in which mode
-	kept      []*message    // the newest ones, without a gap, up to seq
+	seq       uint64     // of the newest message
+	num       uint64     // the newest number
+	lost      bool       // messages after it may have been lost
+	locals    []*local   // by loop; nil where nobody subscribed
+	subs      int        // subscribers on all loops
+	numbered  int        // and those with numbers
+	kept      []*message // the newest ones, without a gap, up to seq
 	keptBytes int
 	published uint64
 
 	behind  atomic.Int64 // subscribers that wait for their sockets
 	dropped [NumDrops]atomic.Uint64
+
+	deflated atomic.Uint64 // messages that were compressed, once for each size of window
 }
 
 func matches(patterns []string, name string) bool {
@@ -392,7 +396,7 @@ func (t *topic) publish(x *publication) (p Published, err error) {
 	default:
 		m.lost = false // to be told with the next number
 	}
-	if t.modes[modeSeq] > 0 {
+	if t.numbered > 0 {
 		n := m.numberedSize()
 		if !t.topics.srv.group.Budget().Reserve(n) {
 			t.refused(x, DropMemory)
@@ -471,7 +475,8 @@ type TopicInfo struct {
 	KeptBytes   int               `json:"kept_bytes"`
 	Open        bool              `json:"open"`
 	Policy      string            `json:"policy"`
-	Dropped     map[string]uint64 `json:"dropped"` // by reason; those that are 0 are not in it
+	Deflated    uint64            `json:"deflated"` // times that a message was compressed: once for each size of window among its subscribers
+	Dropped     map[string]uint64 `json:"dropped"`  // by reason; those that are 0 are not in it
 }
 
 // List tells of all topics, by name.
@@ -486,7 +491,7 @@ func (tp *Topics) List() []TopicInfo {
 		t.mu.Lock()
 		info := TopicInfo{
 			Name: t.name, Subscribers: t.subs, Behind: t.behind.Load(), Seq: t.num, Published: t.published,
-			Kept: len(t.kept), KeptBytes: t.keptBytes, Open: t.open, Policy: t.policy.String(), Dropped: map[string]uint64{},
+			Kept: len(t.kept), KeptBytes: t.keptBytes, Open: t.open, Policy: t.policy.String(), Deflated: t.deflated.Load(), Dropped: map[string]uint64{},
 		}
 		t.mu.Unlock()
 		for d := range NumDrops {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,13 +40,22 @@ func newCrowd(t testing.TB, cfg Config) *crowd {
 // join opens a connection on a loop; its socket takes room bytes behind the 101.
 func (s *crowd) join(t testing.TB, loop int, target string, room int) *pipe {
 	t.Helper()
+	return s.joinWith(t, loop, crowdHello(target), room)
+}
+
+func crowdHello(target string) *handshake.Hello {
+	return &handshake.Hello{Host: "a", Target: target, Key: []byte("dGhlIHNhbXBsZSBub25jZQ==")}
+}
+
+func (s *crowd) joinWith(t testing.TB, loop int, h *handshake.Hello, room int) *pipe {
+	t.Helper()
 	p, sh := s.k.make(), s.shards[loop]
 	p.room = 1 << 40
-	ep, ok := s.endpointOf([]byte(target))
+	ep, ok := s.endpointOf([]byte(strings.Split(h.Target, "?")[0]))
 	if !ok {
-		t.Fatalf("no endpoint for %s", target)
+		t.Fatalf("no endpoint for %s", h.Target)
 	}
-	sh.adopted = &adoption{endpoint: ep, head: handshake.AppendRequest(nil, &handshake.Hello{Host: "a", Target: target, Key: []byte("dGhlIHNhbXBsZSBub25jZQ==")})}
+	sh.adopted = &adoption{endpoint: ep, head: handshake.AppendRequest(nil, h)}
 	if err := sh.loop.Add(int(p.fd), 0, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -96,17 +96,17 @@ func (sh *shard) fanSlice() bool {
 		lc, m := f.taken[0].lc, f.taken[0].m
 		for ; f.group < len(lc.groups); f.group++ {
 			g := lc.groups[f.group]
-			if g.next == g.end || m.again && g.mode == modePlain {
+			if g.next == g.end || m.again && !g.mode.numbered() {
 				continue
 			}
-			b := m.bytes(g.mode, &f.room)
+			b, deflated := m.bytes(sh, g.mode, &f.room)
 			for ; g.next < g.end; n++ {
 				if n > sh.srv.sliceSends || n%clockEvery == 0 && sh.loop.Clock() > until {
 					return true
 				}
 				c := g.slots.at(g.next)
 				g.next++
-				sh.sendTo(c, g, m, b)
+				sh.sendTo(c, g, m, b, deflated)
 			}
 		}
 		sh.endJob(lc, m)
@@ -161,7 +161,7 @@ func (sh *shard) endJob(lc *local, m *message) {
 }
 
 // sendTo sends m, whose frame is b, to one subscriber that has all before it.
-func (sh *shard) sendTo(c epoll.Slot, g *group, m *message, b []byte) {
+func (sh *shard) sendTo(c epoll.Slot, g *group, m *message, b []byte, deflated bool) {
 	st, l := sh.conns.At(c), sh.loop
 	switch {
 	case m.from == sh && l.ID(c) == m.fromID:
@@ -173,17 +173,27 @@ func (sh *shard) sendTo(c epoll.Slot, g *group, m *message, b []byte) {
 		sh.fallBehind(c, st, g, m, false)
 		return
 	}
-	sh.stats.FramesOut++
-	sh.stats.BytesOut += uint64(len(m.payload()))
-	l.Direct(c, b)
+	sh.direct(c, st, m, b, deflated)
 	if l.Pending(c) > 0 {
 		sh.fallBehind(c, st, g, m, true)
 	}
 }
 
+// direct sends c the frame b of m.
+func (sh *shard) direct(c epoll.Slot, st *state, m *message, b []byte, deflated bool) {
+	sh.stats.FramesOut++
+	sh.stats.BytesOut += uint64(len(m.payload()))
+	if deflated && !st.proto.Deflate.FreshOut() {
+		// The client's window takes it in. Ours would be behind, and what
+		// refers to it reach back too little.
+		sh.forgetOut(c)
+	}
+	sh.loop.Direct(c, b)
+}
+
 // own tells the sender of m, if it counts, the number that m got.
 func (sh *shard) own(c epoll.Slot, st *state, g *group, m *message) {
-	if g.mode != modeSeq {
+	if !g.mode.numbered() {
 		return
 	}
 	if m.lost && m.num > m.after+1 {

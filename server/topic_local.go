@@ -89,6 +89,11 @@ const (
 	groupMany  uint16 = 1<<16 - 1 // and of one on several: they are in shard.several
 	placeApart uint32 = 1<<32 - 1 // in behind, and not in slots
 	maxSeveral        = 32        // topics in one request
+
+	// With so many groups on a loop no more are made for compression, whose
+	// subscribers get their messages as they are then: clients that agree on
+	// all sizes of windows leave room for others.
+	manyGroups = 1 << 15
 )
 
 // seat is the place of a connection in one of its groups.
@@ -104,6 +109,9 @@ func (sh *shard) groupOf(lc *local, md mode) *group {
 		if g.mode == md {
 			return g
 		}
+	}
+	if md.bits() != 0 && len(sh.groups)-len(sh.freeGroups) >= sh.srv.manyGroups {
+		return sh.groupOf(lc, md.uncompressed())
 	}
 	g := &group{local: lc, mode: md, behind: map[epoll.Slot]reached{}}
 	if len(sh.groups) == 0 {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"wspoll/epoll"
@@ -13,16 +14,33 @@ import (
 // mode is the form in which a subscriber gets messages. Whatever differs
 // between subscribers is a mode: a message is encoded once for each, and the
 // bytes are shared by all.
+//
+// The lowest bit says whether it comes with a number, the others how large the
+// window is that was agreed on for our side, 8 to 15 bits, or 0 without
+// compression. Whether the context is taken over makes no difference: each
+// message begins a compression of its own, which any window of that size takes.
 type mode uint8
 
 const (
 	modePlain mode = iota // as it was published
 	modeSeq               // behind a line that has its number and its topic
-	numModes
+	numUncompressed
 )
 
-// message is one publish. It does not change; loops and topics hold references
-// to it, and with the last its bytes go back to the memory budget.
+// under is the mode for a connection with these terms.
+func (md mode) under(terms frame.Terms) mode {
+	if !terms.On() {
+		return md
+	}
+	return md | mode(terms.OutBits())<<1
+}
+
+func (md mode) numbered() bool     { return md&modeSeq != 0 }
+func (md mode) bits() uint8        { return uint8(md >> 1) }
+func (md mode) uncompressed() mode { return md & modeSeq }
+
+// message is one publish. What it says does not change; loops and topics hold
+// references to it, and with the last its bytes go back to the memory budget.
 type message struct {
 	topic  *topic
 	seq    uint64 // its place among those of its topic here: they go up by one
@@ -31,10 +49,16 @@ type message struct {
 	lost   bool   // there may have been others between, which never came here
 	again  bool   // it was sent without a number, now it comes with one
 	op     ws.OpCode
-	head   int              // bytes of header in front of the payload in frames[modePlain]
-	frames [numModes][]byte // whole frames; nil for a mode that nobody had when it was published
-	size   int              // bytes taken from the budget
+	head   int                     // bytes of header in front of the payload in frames[modePlain]
+	frames [numUncompressed][]byte // whole frames; nil for a mode that nobody had when it was published
+	size   int                     // bytes taken from the budget when it was published
 	refs   atomic.Int32
+
+	// Compressed frames, each made by the loop that needs it first: so who
+	// publishes does not compress, and the loops do it once in all.
+	forms   atomic.Pointer[form] // a list; forms are put in front of it with mu held
+	mu      sync.Mutex
+	charged int // to the budget for them; guarded by mu
 
 	// The subscriber that sent it, which does not get it back; nil: none.
 	from   *shard
@@ -48,7 +72,7 @@ func (m *message) hold() *message {
 
 func (m *message) release() {
 	if m.refs.Add(-1) == 0 {
-		m.topic.topics.srv.group.Budget().Release(m.size)
+		m.topic.topics.srv.group.Budget().Release(m.size + m.charged)
 	}
 }
 
@@ -57,9 +81,76 @@ func (m *message) last() uint64 { return max(m.num, m.after) }
 
 func (m *message) payload() []byte { return m.frames[modePlain][m.head:] }
 
-// bytes is the message as a frame for subscribers of mode md. A form that was
-// not wanted when the message was published is made in room.
-func (m *message) bytes(md mode, room *[]byte) []byte {
+// form is a message in a compressed mode.
+type form struct {
+	mode  mode
+	frame []byte // nil: compressed it is no shorter, and goes as it is
+	next  *form
+}
+
+func (m *message) find(md mode) *form {
+	f := m.forms.Load()
+	for f != nil && f.mode != md {
+		f = f.next
+	}
+	return f
+}
+
+// bytes is the message as a frame for subscribers of mode md on sh, and whether
+// that is compressed. An uncompressed form that was not wanted when the message
+// was published is made in room.
+func (m *message) bytes(sh *shard, md mode, room *[]byte) (b []byte, deflated bool) {
+	if md.bits() != 0 {
+		if b := m.deflated(sh, md, room); b != nil {
+			return b, true
+		}
+	}
+	return m.plain(md.uncompressed(), room), false
+}
+
+// deflated is the frame of a compressed mode, nil if the message goes as it is:
+// because it is small, or becomes no smaller, or there is no memory for it.
+//
+// A loop that finds another one at it waits, which takes no longer than to do it.
+func (m *message) deflated(sh *shard, md mode, room *[]byte) []byte {
+	if f := m.find(md); f != nil {
+		return f.frame
+	}
+	size := len(m.payload())
+	if md.numbered() {
+		var line [maxLine]byte
+		size += len(m.appendLine(line[:0])) + 1
+	}
+	if size < sh.squeeze.min {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.find(md); f != nil {
+		return f.frame
+	}
+	b := m.plain(md.uncompressed(), room)
+	budget := sh.srv.group.Budget()
+	if !budget.Reserve(len(b)) { // it will be less
+		return nil
+	}
+	f := &form{mode: md, next: m.forms.Load()}
+	m.topic.deflated.Add(1)
+	h := ws.Header{Fin: true, Rsv: ws.Rsv(true, false, false), OpCode: m.op}
+	if packed := sh.squeeze.fresh(md.bits(), b[len(b)-size:]); packed != nil {
+		before := b[:len(b)-size-ws.HeaderSize(ws.Header{Length: int64(size)})] // what tells of a gap
+		h.Length = int64(len(packed))
+		f.frame = append(make([]byte, 0, len(before)+ws.HeaderSize(h)+len(packed)), before...)
+		f.frame = append(frame.AppendHeader(f.frame, h), packed...)
+	}
+	budget.Release(len(b) - len(f.frame))
+	m.charged += len(f.frame)
+	m.forms.Store(f)
+	return f.frame
+}
+
+// plain is the frame of an uncompressed mode.
+func (m *message) plain(md mode, room *[]byte) []byte {
 	if b := m.frames[md]; b != nil {
 		return b
 	}

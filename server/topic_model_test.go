@@ -143,7 +143,8 @@ type model struct {
 	sent    map[string][]modelMessage // all that was published, by topic
 	readers []*reader
 	trace   []string
-	told    struct{ messages, gaps, own, slow int }
+	told    struct{ messages, gaps, own, slow, deflated int }
+	judges  *frame.Inflater // of all readers
 }
 
 type modelMessage struct {
@@ -166,7 +167,10 @@ type reader struct {
 	began    map[string]uint64 // number of the newest message when it subscribed, by topic
 	before   map[string]uint64 // number of the newest message then, also of a topic that was freed
 	since    map[string]uint64
+	hello    *handshake.Hello
 	parser   frame.Parser
+	in       frame.Inflation
+	terms    frame.Terms
 	message  []byte
 	pos      map[string]uint64 // what it knows of
 	heard    map[string][]uint64
@@ -231,9 +235,13 @@ func (m *model) open() {
 	}
 	target := path + r.topics[0] + "?" + strings.Join(query, "&")
 	m.say("%d opens %s on loop %d, room %d", r.id, target, r.sh.loop.Index(), r.p.room)
-	head := handshake.AppendRequest(nil, &handshake.Hello{Host: "a", Target: target, Key: []byte("dGhlIHNhbXBsZSBub25jZQ==")})
+	r.hello = &handshake.Hello{Host: "a", Target: target, Key: []byte("dGhlIHNhbXBsZSBub25jZQ==")}
+	if m.rng.IntN(2) == 0 { // compression, with windows of a few sizes
+		offer := handshake.DeflateOffer{ServerNoContext: m.rng.IntN(4) == 0, ServerBits: []uint8{0, 8, 9, 15}[m.rng.IntN(4)]}
+		r.hello.Extensions = string(handshake.AppendDeflateOffers(nil, offer))
+	}
 	ep, _ := m.srv.endpointOf([]byte(path + "x"))
-	r.sh.adopted = &adoption{endpoint: ep, head: head}
+	r.sh.adopted = &adoption{endpoint: ep, head: handshake.AppendRequest(nil, r.hello)}
 	r.sh.loop.Add(int(r.p.fd), 0, nil)
 	r.sh.adopted = nil
 	for c := epoll.Slot(1); c < r.sh.loop.Slots(); c++ {
@@ -287,15 +295,15 @@ func (m *model) publish(from *reader) {
 
 // look takes what the server has written.
 func (r *reader) look() {
-	rules := frame.Rules{Client: true}
 	var p frame.Piece
 	if i := bytes.Index(r.p.out, []byte("\r\n\r\n")); i >= 0 && bytes.HasPrefix(r.p.out, []byte("HTTP/1.1 101")) {
+		r.answered(r.p.out[:i+4])
 		r.p.out = r.p.out[i+4:]
 	} else if bytes.HasPrefix(r.p.out, []byte("HTTP")) || bytes.HasPrefix([]byte("HTTP"), r.p.out) {
 		return
 	}
 	for len(r.p.out) > 0 {
-		n, err := r.parser.Next(&rules, r.p.out, &p)
+		n, err := r.parser.Next(r.rules(), r.p.out, &p)
 		if err != nil {
 			r.m.failf("%d got what is no frame: %v", r.id, err)
 		}
@@ -314,11 +322,53 @@ func (r *reader) look() {
 		case p.Op.IsControl():
 			continue
 		}
-		r.message = append(r.message, p.Data...)
+		if p.Compressed {
+			r.m.told.deflated++
+			r.inflate(p.Data, p.Last)
+		} else {
+			r.message = append(r.message, p.Data...)
+		}
 		if p.Last {
 			r.got(string(r.message))
 			r.message = r.message[:0]
 		}
+	}
+}
+
+// answered reads what was agreed on.
+func (r *reader) answered(head []byte) {
+	var resp handshake.Response
+	if _, err := handshake.ParseResponse(head, nil, &resp); err != nil {
+		r.m.failf("%d got an answer that cannot be read: %v", r.id, err)
+	}
+	if err := resp.Check(r.hello); err != nil {
+		r.m.failf("%d: %v", r.id, err)
+	}
+	if d := resp.Deflate; d.On {
+		r.terms = frame.NewTerms(d.ClientBits, d.ServerBits, d.ClientNoContext, d.ServerNoContext)
+	}
+}
+
+func (r *reader) rules() *frame.Rules {
+	if r.terms.On() {
+		return &compressedRules
+	}
+	return &clientRules
+}
+
+// inflate adds to the message.
+func (r *reader) inflate(packed []byte, last bool) {
+	z := r.m.judges
+	z.Resume(&r.in, r.terms.InBits())
+	for more := true; more; {
+		out, n, again, err := z.Next(packed, last)
+		if err != nil {
+			r.m.failf("%d got what cannot be inflated: %v", r.id, err)
+		}
+		r.message, packed, more = append(r.message, out...), packed[n:], again
+	}
+	if z.Suspend(&r.in); last && r.terms.FreshIn() {
+		r.in = frame.Inflation{}
 	}
 }
 
@@ -328,6 +378,9 @@ func (r *reader) look() {
 func (r *reader) got(s string) {
 	m := r.m
 	if strings.HasPrefix(s, "piece") {
+		if s != pieceText+pieceText {
+			m.failf("%d got %q in pieces", r.id, s)
+		}
 		return
 	}
 	m.say("%d gets %.40q", r.id, s)
@@ -427,6 +480,8 @@ func (m *model) act() {
 		}
 		c, _ := r.sh.loop.Find(r.conn)
 		switch {
+		case n < 83 && r.pieces:
+			r.piece()
 		case n < 88: // it reads
 			r.p.room += []int{0, 3, 100, 1000, 1 << 20}[m.rng.IntN(5)]
 		case n < 90:
@@ -450,10 +505,12 @@ func (m *model) act() {
 	}
 }
 
+var pieceText = "piece of a message of the endpoint's own " + strings.Repeat("x", 40)
+
 // piece begins a message of the endpoint's own, or ends it.
 func (r *reader) piece() {
 	first := !r.midSend
-	r.sh.loop.Post(func() { Conn{r.sh, r.conn}.SendPiece(ws.OpText, first, !first, []byte("piece")) })
+	r.sh.loop.Post(func() { Conn{r.sh, r.conn}.SendPiece(ws.OpText, first, !first, []byte(pieceText)) })
 	r.midSend = first
 }
 
@@ -464,12 +521,14 @@ func (m *model) lookAll() {
 }
 
 func newModel(t *testing.T, seed uint64) *model {
-	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 7)), k: newPipes(), sent: map[string][]modelMessage{}}
+	m := &model{t: t, rng: rand.New(rand.NewPCG(seed, 7)), k: newPipes(), sent: map[string][]modelMessage{}, judges: frame.NewInflater()}
 	any := []string{"*"}
 	cfg := Config{
 		Loops:      1 + m.rng.IntN(3),
 		MaxPending: 64 << 10,
 		kernel:     m.k,
+
+		Compress: []Compression{CompressShared, CompressContext}[m.rng.IntN(2)], CompressMin: 32,
 		Topics: TopicConfig{
 			Open: any, Replay: []int{0, 0, 3, 20}[m.rng.IntN(4)], Pending: []int{300, 2000, 1 << 20}[m.rng.IntN(3)],
 			Policies: []TopicPolicy{{"a", PolicyDropOldest}, {"b", PolicyLatest}, {"c", PolicyDropOldest}},
@@ -484,6 +543,9 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	m.srv = srv
 	srv.sliceSends = 1 + m.rng.IntN(4)
+	if m.rng.IntN(4) == 0 {
+		srv.manyGroups = 3
+	}
 	if err := srv.Handle("/topics/", srv.Topics().Endpoint()); err != nil {
 		t.Fatal(err)
 	}
@@ -515,7 +577,7 @@ func TestModelOfTopics(t *testing.T) {
 	if raceEnabled {
 		seeds = 10
 	}
-	var told struct{ messages, gaps, own, slow int }
+	var told struct{ messages, gaps, own, slow, deflated int }
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			m := newModel(t, seed)
@@ -529,11 +591,12 @@ func TestModelOfTopics(t *testing.T) {
 			told.gaps += m.told.gaps
 			told.own += m.told.own
 			told.slow += m.told.slow
+			told.deflated += m.told.deflated
 			m.end()
 		})
 	}
 	t.Logf("%+v", told)
-	if told.messages == 0 || told.gaps == 0 || told.own == 0 || told.slow == 0 {
+	if told.messages == 0 || told.gaps == 0 || told.own == 0 || told.slow == 0 || told.deflated == 0 {
 		t.Errorf("something never happened: %+v", told)
 	}
 }
@@ -624,7 +687,7 @@ func (m *model) end() {
 	if m.srv.topics.cfg.Pending == 1<<20 && (m.told.slow > 0 || m.srv.topics.dropped[DropOldest].Load() > 0) {
 		m.failf("%d were closed for being slow, and %d messages dropped, though all fits", m.told.slow, m.srv.topics.dropped[DropOldest].Load())
 	}
-	kept := 0
+	kept, forms := 0, 0
 	for name, t := range m.srv.topics.byName {
 		if len(t.kept) == 0 || t.subs != 0 || t.behind.Load() != 0 || slices.ContainsFunc(t.locals, func(lc *local) bool { return lc != nil }) {
 			m.failf("topic %s is left: %d subscribers, %d kept", name, t.subs, len(t.kept))
@@ -632,14 +695,15 @@ func (m *model) end() {
 		sum := 0
 		for _, x := range t.kept {
 			sum += x.size
+			forms += x.charged
 		}
 		if sum != t.keptBytes {
 			m.failf("topic %s keeps %d bytes and counts %d", name, sum, t.keptBytes)
 		}
 		kept += sum
 	}
-	if used := m.srv.group.Budget().Used(); used != int64(kept) {
-		m.failf("%d bytes of the budget are taken, %d are kept", used, kept)
+	if used := m.srv.group.Budget().Used(); used != int64(kept+forms) {
+		m.failf("%d bytes of the budget are taken, %d are kept, and %d of them compressed", used, kept, forms)
 	}
 	for i, sh := range m.srv.shards {
 		if n := sh.fan.count.Load(); n != 0 || sh.fan.bytes.Load() != 0 || len(sh.several) != 0 {

@@ -21,7 +21,9 @@ func (tp *Topics) enter(sh *shard, name string, md mode, begin beginning) (lc *l
 	}
 	lc.subs++
 	t.subs++
-	t.modes[md]++
+	if md.numbered() {
+		t.numbered++
+	}
 	return lc, t.place(lc, begin), nil
 }
 
@@ -98,7 +100,9 @@ func (tp *Topics) left(lc *local, md mode) {
 	t.mu.Lock()
 	lc.subs--
 	t.subs--
-	t.modes[md]--
+	if md.numbered() {
+		t.numbered--
+	}
 	if lc.subs == 0 {
 		t.locals[lc.sh.loop.Index()] = nil // what is queued for it finds nobody
 	}

@@ -54,7 +54,7 @@ func (sh *shard) catchUp(c epoll.Slot, st *state, g *group) {
 			lc.topic.drop(dropOf(lc.topic.policy), first-1-at.seq)
 			floor := lc.floor()
 			g.behind[c] = reached{seq: first - 1, num: floor, fresh: at.fresh}
-			if g.mode == modeSeq && floor > at.num {
+			if g.mode.numbered() && floor > at.num {
 				sh.tell(c, st, "gap", lc.topic.name, at.num+1, floor)
 				l.Flush(c)
 			}
@@ -65,11 +65,10 @@ func (sh *shard) catchUp(c epoll.Slot, st *state, g *group) {
 			case m.from == sh && id == m.fromID:
 				sh.own(c, st, g, m)
 				l.Flush(c)
-			case m.again && g.mode == modePlain && !at.fresh:
+			case m.again && !g.mode.numbered() && !at.fresh:
 			default:
-				sh.stats.FramesOut++
-				sh.stats.BytesOut += uint64(len(m.payload()))
-				l.Direct(c, m.bytes(g.mode, &sh.lateRoom))
+				b, deflated := m.bytes(sh, g.mode, &sh.lateRoom)
+				sh.direct(c, st, m, b, deflated)
 			}
 		}
 		if l.ID(c) != id {

@@ -14,7 +14,8 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// subscribe puts c on a topic. It gets the messages it begins with at once, as
+// subscribe puts c on a topic, in mode md and with the compression that was
+// agreed on. It gets the messages it begins with at once, as
 // far as its socket takes them.
 func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin beginning) error {
 	if st.phase != phaseOpen || st.proto.CloseSent() || sh.srv.endpoints[st.endpoint].beat != nil {
@@ -23,6 +24,7 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 	if _, on := sh.seatOn(c, st, name); on {
 		return nil
 	}
+	md = md.under(st.proto.Deflate)
 	lc, at, err := sh.srv.topics.enter(sh, name, md, begin)
 	if err != nil {
 		return err
@@ -45,7 +47,7 @@ func (sh *shard) subscribe(c epoll.Slot, st *state, name string, md mode, begin 
 	if n := begin.since; n > 0 && sh.srv.topics.foreign() {
 		sh.tell(c, st, "gap", name, n+1, max(n+1, began))
 	}
-	if md == modeSeq {
+	if md.numbered() {
 		sh.tell(c, st, "at", name, began)
 		if began > 0 && began < at.num {
 			sh.tell(c, st, "gap", name, began+1, at.num)
@@ -129,6 +131,10 @@ func (tp *Topics) Unsubscribe(c Conn, name string) {
 // and comes again, with its number, when they are reached again. There,
 // numbers go up but not by one, and gap N M means that messages between may
 // have been lost.
+//
+// Where compression was agreed on, messages of Config.CompressMin or more bytes,
+// the line of a number with them, come compressed, and refer to no others; the
+// other lines come as they are.
 //
 // Numbers of a topic go up by one, and never come twice, not after a restart
 // either: a new topic begins at the time, in microseconds. A client that comes

@@ -1,0 +1,287 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"wspoll/frame"
+	"wspoll/handshake"
+
+	"github.com/gobwas/ws"
+)
+
+// serverBits are offers of a client that allows the server windows of all sizes.
+func serverBits() (all []handshake.DeflateOffer) {
+	for bits := uint8(8); bits <= 15; bits++ {
+		all = append(all, handshake.DeflateOffer{ServerBits: bits, ClientBits: 15})
+	}
+	return all
+}
+
+// Whatever window was agreed on, a subscriber gets what was published, with
+// numbers and without, live, retained and replayed; each message is compressed
+// once for each size of window.
+func TestSubscribersGetCompressedMessages(t *testing.T) {
+	for _, mode := range []Compression{CompressShared, CompressContext} {
+		s := withTopics(t, Config{Loops: 2, Compress: mode, Topics: TopicConfig{Retain: []string{"*"}, Replay: 100}})
+		type message struct {
+			op      ws.OpCode
+			payload []byte
+		}
+		all := []message{
+			{ws.OpText, []byte("first, and retained until the others come; " + string(jsonText(300)))},
+			{ws.OpText, jsonText(300)},
+			{ws.OpText, []byte("too small")},
+			{ws.OpText, bytes.Repeat([]byte("too small"), 20)},
+			{ws.OpText, nil},
+			{ws.OpText, jsonText(40_000)}, // more than any window
+			{ws.OpBinary, noise(3000)},    // becomes no shorter
+			{ws.OpBinary, append(noise(5000), noise(5000)...)},
+			{ws.OpText, jsonText(256)},
+		}
+		small := 3
+		publish := func(m message) Published {
+			p, err := s.Topics().Publish("x", m.op, m.payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		first := publish(all[0]).Seq
+		var plain, numbered []*compressor
+		for _, o := range serverBits() {
+			for range 3 { // on both loops
+				plain = append(plain, s.openCompressed(t, "/topics/x", o))
+				numbered = append(numbered, s.openCompressed(t, "/topics/x?seq=1", o))
+			}
+		}
+		asIs := s.open(t, "/topics/x")
+		asIs.hears(string(all[0].payload))
+		s.subscribers(t, "x", len(plain)+len(numbered)+1)
+		for _, m := range all[1:] {
+			publish(m)
+		}
+		for _, m := range all[1:] {
+			if op, got := asIs.message(); op != m.op || !bytes.Equal(got, m.payload) {
+				t.Fatalf("opcode %#x and %d bytes came uncompressed for %d", op, len(got), len(m.payload))
+			}
+		}
+		for _, c := range plain {
+			for i, m := range all {
+				c.wantMessage(m.op, m.payload)
+				noise := i == 6 || i == 7 && c.agreed.ServerBits < 13
+				if want := len(m.payload) >= 256 && !noise; c.deflated != want {
+					t.Errorf("mode %d, %d bits: message %d came compressed: %v, want %v", mode, c.agreed.ServerBits, i, c.deflated, want)
+				}
+			}
+		}
+		windows := uint64(len(serverBits()))
+		if mode == CompressContext {
+			windows = 12 - 8 + 1 // no larger one is agreed on
+		}
+		line := func(i int) []byte { return fmt.Appendf(nil, "seq %d x\n", first+uint64(i)) }
+		for _, c := range numbered {
+			c.wantMessage(ws.OpText, fmt.Appendf(nil, "at %d x", first-1))
+			for i, m := range all {
+				c.wantMessage(m.op, append(line(i), m.payload...))
+			}
+		}
+		if want, n := 2*windows*uint64(len(all)-small), s.info("x").Deflated; n != want {
+			t.Errorf("mode %d: %d messages were compressed %d times for %d sizes of window, with and without numbers, want %d", mode, len(all), n, windows, want)
+		}
+		// Who comes later gets what was compressed already.
+		late := s.openCompressed(t, fmt.Sprint("/topics/x?since=", first), handshake.DeflateOffer{ServerBits: 9})
+		late.wantMessage(ws.OpText, fmt.Appendf(nil, "at %d x", first))
+		for i, m := range all[1:] {
+			late.wantMessage(m.op, append(line(i+1), m.payload...))
+		}
+		if want, n := 2*windows*uint64(len(all)-small), s.info("x").Deflated; n != want {
+			t.Errorf("mode %d: after a replay %d, want %d", mode, n, want)
+		}
+		kept := s.info("x").KeptBytes
+		if used := s.Stats().Buffered; used <= int64(kept) {
+			t.Errorf("mode %d: the compressed messages are not in the budget: %d bytes, %d as they are", mode, used, kept)
+		}
+	}
+}
+
+// What was compressed goes back to the budget with its message, to the byte.
+func TestCompressedMessagesLeaveTheBudget(t *testing.T) {
+	s := newCrowd(t, Config{Loops: 2})
+	for i, o := range serverBits() {
+		s.joinCompressed(t, i%2, "/topics/x", o)
+		s.joinCompressed(t, (i+1)%2, "/topics/x?seq=1", o)
+	}
+	for range 10 {
+		if _, err := s.Topics().Publish("x", ws.OpText, jsonText(2000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.Topics().List()[0].Deflated; n != 0 {
+		t.Errorf("who publishes has compressed %d messages", n)
+	}
+	before := s.group.Budget().Used()
+	sh := s.shards[0]
+	for sh.loop.Step(); sh.fan.busy(); sh.loop.Step() {
+		if s.group.Budget().Used() < before {
+			t.Fatal("the other loop has not sent a message, and its bytes are free")
+		}
+	}
+	if s.group.Budget().Used() == before {
+		t.Error("compressed messages are not in the budget")
+	}
+	if s.settle(); s.group.Budget().Used() != 0 {
+		t.Errorf("%d bytes of the budget are taken when all was sent", s.group.Budget().Used())
+	}
+	if n := s.Topics().List()[0].Deflated; n != 10*2*8 {
+		t.Errorf("10 messages were compressed %d times for 8 sizes of window, with and without numbers", n)
+	}
+}
+
+// Without memory for what is compressed, a message goes as it is.
+func TestMessageGoesAsItIsWhenThereIsNoMemoryToCompressIt(t *testing.T) {
+	payload := jsonText(2500)
+	s := newCrowd(t, Config{MemoryBudget: 4000, MaxPending: 3800})
+	p := s.joinCompressed(t, 0, "/topics/x", handshake.DeflateOffer{})
+	if _, err := s.Topics().Publish("x", ws.OpText, payload); err != nil {
+		t.Fatal(err)
+	}
+	if s.settle(); !bytes.Equal(p.out, frame.AppendFrame(nil, true, ws.OpText, payload)) {
+		t.Errorf("%.20q and %d bytes came", p.out, len(p.out))
+	}
+	if used := s.group.Budget().Used(); used != 0 || s.Topics().List()[0].Deflated != 0 {
+		t.Errorf("%d bytes are taken, %d messages were compressed", used, s.Topics().List()[0].Deflated)
+	}
+}
+
+// Clients that agree on all sizes of windows do not use up the groups of a loop.
+func TestManyGroupsAreNotCompressed(t *testing.T) {
+	s := newCrowd(t, Config{})
+	s.manyGroups = 3 // two of them, since the first index is none
+	offers := serverBits()
+	var all []*pipe
+	for _, o := range offers {
+		all = append(all, s.joinCompressed(t, 0, "/topics/x?seq=1", o))
+	}
+	s.settle()
+	p, err := s.Topics().Publish("x", ws.OpText, jsonText(500))
+	if err != nil || p.Queued != len(offers) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	s.settle()
+	deflated := 0
+	for _, p := range all {
+		_, b, _ := bytes.Cut(p.out, []byte(" x")) // "at N x"
+		if b[0]&0x40 != 0 {
+			deflated++
+		} else if !bytes.HasSuffix(b, jsonText(500)) {
+			t.Errorf("%q", b)
+		}
+	}
+	if n := len(s.topics.byName["x"].locals[0].groups); n != 3 || deflated != 2 {
+		t.Errorf("%d groups, %d subscribers got compressed messages, want 3 and 2", n, deflated)
+	}
+	for _, p := range all {
+		p.broken, p.told = true, true
+	}
+	if s.settle(); len(s.topics.byName) != 0 {
+		t.Errorf("the topic is left: %+v", s.Topics().List())
+	}
+}
+
+// A message of a topic moves the window of a client that takes the context
+// over: what the server sends it alone afterwards must not reach back past it.
+func TestMessagesOfATopicAmongThoseOfAContext(t *testing.T) {
+	s, err := New(Config{Compress: CompressContext, CompressMin: 32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Handle("/mine", &Endpoint{
+		Open: func(c Conn) {
+			for _, n := range []string{"x", "y"} {
+				if err := s.Topics().Subscribe(c, n); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+		Message: func(c Conn, op ws.OpCode, p []byte) { c.Send(op, p) },
+	})
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(t.Context()) })
+	ts := &testServer{s, addr.String()}
+	for _, o := range serverBits()[:5] {
+		c := ts.openCompressed(t, "/mine", o)
+		ts.subscribers(t, "y", 1)
+		fresh, referring := 0, 0
+		for i := range 40 {
+			own := fmt.Appendf(nil, `{"number":%d,"text":"a message for this one alone, which resembles the ones before it"}`, i)
+			c.send(ws.OpText, own)
+			c.wantMessage(ws.OpText, own)
+			if first := c.wire; i%4 == 1 {
+				fresh += first
+			} else if i%4 == 3 {
+				referring += first
+			}
+			if i%4 == 0 {
+				m := fmt.Appendf(nil, `{"number":%d,"text":"a message of a topic, %s"}`, i, strings.Repeat("and long ", i))
+				ts.publish(t, []string{"x", "y"}[i/4%2], string(m))
+				c.wantMessage(ws.OpText, m)
+				if !c.deflated && len(m) > 50 {
+					t.Errorf("%d bits: a topic's message of %d bytes is not compressed", c.agreed.ServerBits, len(m))
+				}
+			}
+		}
+		if referring >= fresh {
+			t.Errorf("%d bits: %d bytes came for messages that could refer to others, %d for those that could not", c.agreed.ServerBits, referring, fresh)
+		}
+		c.conn.Close()
+		ts.subscribers(t, "y", 0)
+	}
+}
+
+// joinCompressed is join for a client with an offer of compression.
+func (s *crowd) joinCompressed(t testing.TB, loop int, target string, o handshake.DeflateOffer) *pipe {
+	t.Helper()
+	h := crowdHello(target)
+	h.Extensions = string(handshake.AppendDeflateOffers(nil, o))
+	return s.joinWith(t, loop, h, 1<<40)
+}
+
+// What a stream of small messages that resemble each other costs on the wire.
+func TestBytesOfSmallMessages(t *testing.T) {
+	const messages = 200
+	var whole, fresh, context int
+	var kept frame.Deflation
+	z := frame.NewDeflater()
+	s := newCrowd(t, Config{CompressMin: -1})
+	var all []*pipe
+	for _, o := range serverBits() {
+		all = append(all, s.joinCompressed(t, 0, "/topics/x", o))
+	}
+	all = append(all, s.join(t, 0, "/topics/x", 1<<40))
+	for i := range messages {
+		m := fmt.Appendf(nil, `{"type":"trade","symbol":"%s","price":%d.%02d,"quantity":%d,"side":"%s","time":"2026-11-25T20:%02d:%02d.%03dZ","sequence":%d,"venue":"XETR"}`,
+			[]string{"SAP.DE", "BMW.DE", "ALV.DE"}[i*7%3], 100+i*31%50, i*37%100, 1+i*13%900, []string{"buy", "sell"}[i*11%2], i/60, i%60, i*7919%1000, 100_000+i)
+		whole += len(m)
+		context += len(z.Append(nil, &kept, 12, m, true))
+		kept.Keep(m, 12)
+		if _, err := s.Topics().Publish("x", ws.OpText, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.settle()
+	fresh = len(all[7].out)
+	t.Logf("%d messages of %d bytes: with its header %.1f as it is; compressed %.1f (8 bits), %.1f (12 bits), %.1f (15 bits); %.1f with 2 more bytes when each refers to those before (12 bits)",
+		messages, whole/messages, per(len(all[8].out), messages), per(len(all[0].out), messages), per(len(all[4].out), messages), per(fresh, messages), per(context, messages))
+	if fresh >= len(all[8].out) {
+		t.Errorf("%d bytes compressed, %d as they are", fresh, len(all[8].out))
+	}
+}
+
+func per(n, of int) float64 { return float64(n) / float64(of) }
