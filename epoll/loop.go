@@ -16,8 +16,8 @@ const (
 	// scheduler. After 10 ms the scheduler's monitor would interrupt it with a
 	// signal, take the processor away while it sleeps, and for that watch it
 	// every 20 us from then on.
-	turn = 5 * time.Millisecond
-	keyWake   = ^uint64(0)
+	turn    = 5 * time.Millisecond
+	keyWake = ^uint64(0)
 	// Keys of listeners have the generation that no slot ever has.
 	listenerGen = ^uint32(0)
 )

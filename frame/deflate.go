@@ -10,7 +10,7 @@ import (
 const MisuseDeflate Misuse = "window of fewer than 8 or more than 15 bits for compression (RFC 7692 §7.1.2)"
 
 // Deflater compresses messages for permessage-deflate (RFC 7692 §7.2.1). Like an
-// Inflater it holds what is large, up to 1 MiB for each size of window that was
+// Inflater it holds what is large, some 1,060 KiB for each size of window that was
 // asked for, made when it is, and nothing that it would have to keep for a
 // connection: one Deflater, of one goroutine, serves any number of them, each
 // with a Deflation of its own or none. It allocates nothing after its first use

@@ -103,6 +103,18 @@ func corruptions() []named {
 		{"16 beyond the last", new(bitWriter).lengthsHead(257, 1, 16, 1, 1, 1).number(0, 256).number(1, 1).number(0, 2).b},
 		{"17 beyond the last", new(bitWriter).lengthsHead(257, 1, 17, 1, 1, 1).number(0, 256).number(1, 1).number(0, 3).b},
 		{"18 beyond the last", new(bitWriter).lengthsHead(257, 1, 18, 1, 1, 1).number(1, 1).number(127, 7).number(1, 1).number(127, 7).b},
+		{"nothing to repeat, and nothing wrong but that", func() []byte {
+			l := lens(257, 'a', 1, 256, 1)
+			w := new(bitWriter).lengthsHead(257, 1, 16, 2, 18, 2, 1, 2, 0, 2)
+			c := codeOf(lens(19, 16, 2, 18, 2, 1, 2, 0, 2))
+			w.symbol(c, 16).number(3, 2).symbol(c, 18).number(91-11, 7).symbol(c, 1)
+			w.symbol(c, 18).number(127, 7).symbol(c, 18).number(20-11, 7).symbol(c, 1).symbol(c, 0)
+			return w.tokens(l, lens(1), text("aa")...).flushed()
+		}()},
+		{"287 literals, and nothing wrong but that", new(bitWriter).dynamic(lens(287, 'a', 1, 256, 1), lens(1)).tokens(lens(287, 'a', 1, 256, 1), lens(1), text("aaa")...).flushed()},
+		{"31 distances, and nothing wrong but that", new(bitWriter).dynamic(two, lens(31)).tokens(two, lens(31), text("aaa")...).flushed()},
+		{"the end of a block one bit before that of the tail", dataInTheTail(new(bitWriter), 10)},
+		{"the end of a block two bits before that of the tail", dataInTheTail(new(bitWriter), 9)},
 		{"no end of block", head(lens(257, 'a', 1, 'b', 1), lens(1))},
 		{"literals: incomplete", head(lens(257, 'a', 2, 256, 1), lens(1))},
 		{"literals: one word, of two bits", head(lens(257, 256, 2), lens(1))},

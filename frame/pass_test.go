@@ -206,6 +206,19 @@ func TestPassageFindsWhatAParserFinds(t *testing.T) {
 	}
 }
 
+func TestPassageCountsAMessageOverItsFragments(t *testing.T) {
+	const key = " 00 00 00 00 "
+	for _, in := range []string{
+		"82 8b" + key,
+		"82 8a" + key + "00 01 02 03 04 05 06 07 08 09",
+		"02 88" + key + "00 01 02 03 04 05 06 07" + "80 83" + key,
+		"02 88" + key + "00 01 02 03 04 05 06 07" + "00 81" + key + "08" + "80 82" + key,
+		"02 88" + key + "00 01 02 03 04 05 06 07" + "80 82" + key + "08 09" + "82 8a" + key,
+	} {
+		sameFault(t, &Rules{SkipUTF8: true, MaxMessage: 10}, wire(in))
+	}
+}
+
 func sameFault(t *testing.T, r *Rules, in []byte) {
 	t.Helper()
 	for i := range len(in) + 1 {

@@ -89,6 +89,10 @@ func (h *plain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := h.px.cfg.Balance.key(who, func(name string) ([]byte, int) {
 		return []byte(r.Header.Get(name)), len(r.Header.Values(name))
 	})
+	// The backend may answer before the end of the request's body was noticed
+	// here. net/http, when an answer begins, else reads and closes the body under
+	// the hands of the transport, and that ends the connection to the backend.
+	http.NewResponseController(w).EnableFullDuplex()
 	h.back.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), chosen{}, &choice{route: route, key: key})))
 }
 

@@ -157,20 +157,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	s.topics.stop()
 	s.group.Unlisten()
-	s.group.Do(func(l *epoll.Loop) {
-		sh := s.shards[l.Index()]
-		sh.leaving = true
-		l.Each(func(c epoll.Slot) {
-			st := sh.conns.At(c)
-			switch {
-			case st.phase == phaseOpen:
-				sh.goodbye(c, st)
-			case st.phase == phaseHead && st.flags&flagSpoke == 0:
-				st.reason = ReasonDrain
-				l.Close(c) // a connection made in reserve, or one that will retry
-			}
-		})
-	})
+	s.group.Do(func(l *epoll.Loop) { s.shards[l.Index()].depart() })
 	s.checkEmpty()
 	httpErr := s.http.shutdown(ctx)
 	var err error
@@ -192,6 +179,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	return errors.Join(err, httpErr)
+}
+
+// depart tells the connections of a loop that the server goes down.
+func (sh *shard) depart() {
+	sh.leaving = true
+	all := false
+	defer func() {
+		if !all { // the Close of an endpoint panicked: the others are told soon
+			sh.loop.Post(sh.depart)
+		}
+	}()
+	sh.loop.Each(func(c epoll.Slot) {
+		st := sh.conns.At(c)
+		switch {
+		case st.phase == phaseOpen:
+			sh.goodbye(c, st)
+		case st.phase == phaseHead && st.flags&flagSpoke == 0:
+			st.reason = ReasonDrain
+			sh.loop.Close(c) // a connection made in reserve, or one that will retry
+		}
+	})
+	all = true
 }
 
 // countConn counts a new connection and reports whether it is one too many.

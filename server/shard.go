@@ -230,9 +230,10 @@ func (sh *shard) sendClose(c epoll.Slot, st *state, why Reason, code ws.StatusCo
 	if st.phase != phaseOpen || st.proto.CloseSent() {
 		return
 	}
-	st.reason = why
 	id := sh.loop.ID(c)
-	sh.loop.SetOut(st.proto.AppendClose(&sh.rules, sh.loop.Out(c), code, text))
+	out := sh.loop.Out(c) // may end another connection, whose endpoint may panic: before anything is said of this one
+	st.reason = why
+	sh.loop.SetOut(st.proto.AppendClose(&sh.rules, out, code, text))
 	if sh.loop.ID(c) != id {
 		return
 	}

@@ -35,24 +35,25 @@ type simClient struct {
 	replied bool // it has answered the server's Close
 
 	// What the server has been shown, and what it owes.
-	opened    bool // accepted, and watched
-	openedAt  int64
-	headRead  int
-	upgraded  bool // the whole of a good head was read
-	lastRead  int64
-	in        *simReader
-	message   []byte // so far
-	want      simWant
-	posted    simWant // messages of Ref.Send, and the answers of Blocking
-	pings     simWant
-	blocking  []simToken // messages that Blocking has not been given yet
-	final     bool       // the Close that ends it all stands in want, or stood there
-	finalWhy  Reason
-	finRead   bool
-	peerClose bool      // a valid Close was read
-	broken    bool      // a violation was read
-	own       *simToken // a Close that the server sends for its own reasons
-	mayDrop   bool      // with it, what was owed for bytes that were not looked at yet
+	opened        bool // accepted, and watched
+	openedAt      int64
+	headRead      int
+	upgraded      bool // the whole of a good head was read
+	lastRead      int64
+	in            *simReader
+	message       []byte // so far
+	want          simWant
+	posted        simWant // messages of Ref.Send, and the answers of Blocking
+	pings         simWant
+	blocking      []simToken // messages that Blocking has not been given yet
+	final         bool       // the Close that ends it all stands in want, or stood there
+	finalWhy      Reason
+	finRead       bool
+	peerClose     bool      // a valid Close was read
+	broken        bool      // a violation was read
+	brokenMessage bool      // it was, or may have been, in what a compressed message inflates to
+	own           *simToken // a Close that the server sends for its own reasons
+	mayDrop       bool      // with it, what was owed for bytes that were not looked at yet
 
 	// What the server has written.
 	raw      []byte // not looked at yet
@@ -165,8 +166,10 @@ func (c *simClient) wasRead(b []byte) {
 		}
 	}
 	if c.upgraded && !c.broken && !c.peerClose {
+		c.in.deaf = c.final || c.own != nil
 		if code := c.in.read(b, c.show); code != 0 {
 			c.broken = true
+			c.brokenMessage = c.in.compressed
 			if d := c.in.deflate; d != nil && len(d.damaged) > 0 && c.path == "/echo" && !c.final && c.own == nil {
 				// Of what was inflated before the fault some may have been echoed.
 				if !d.begun {
@@ -185,6 +188,7 @@ func (c *simClient) close(code int, why Reason) {
 	if !c.final && c.own == nil {
 		c.want.add(simToken{kind: wantClose, code: code, why: why})
 		c.final, c.finalWhy = true, why
+		c.in.deaf = true
 	}
 }
 

@@ -141,6 +141,8 @@ func (c *simClient) judge() {
 		why = "anything"
 	case c.sim.stopping:
 		why = "end of the loop"
+	case c.brokenMessage && c.own != nil && c.mayDrop:
+		why = "a message that was not inflated any more, and what came behind it"
 	case gaveUp:
 		why = "time-out of closing"
 	case handshake && c.headRead == 0:

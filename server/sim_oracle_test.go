@@ -42,6 +42,7 @@ type simReader struct {
 
 	deflate    *simDeflate // nil: not agreed on
 	compressed bool        // the message that has begun is
+	deaf       bool        // messages are not inflated any more: our Close is sent
 }
 
 func newSimReader(ofServer bool, max uint64) *simReader {
@@ -82,7 +83,7 @@ func (r *simReader) read(b []byte, yield func(simFrame) bool) (code int) {
 				r.at++
 			}
 		}
-		if r.compressed && r.head[0]&8 == 0 {
+		if r.compressed && r.head[0]&8 == 0 && !r.deaf {
 			code, f := r.inflate(data)
 			if code != 0 {
 				return code
@@ -106,14 +107,14 @@ func (r *simReader) read(b []byte, yield func(simFrame) bool) (code int) {
 				continue
 			}
 			f.first, f.data, r.control = true, r.control, nil
-		} else if r.message == 1 {
+		} else if r.message == 1 && !r.compressed {
 			if !r.text(data, f.end && f.fin) {
 				return 1007
 			}
 		}
 		if f.end {
 			if f.op&8 == 0 && f.fin {
-				r.message, r.total = 0, 0
+				r.message, r.total, r.compressed = 0, 0, false
 			}
 			r.head, r.size = r.head[:0], -1
 		}
@@ -327,7 +328,7 @@ func (w *simWant) take(got simToken) error {
 		return fmt.Errorf("the server sent %v and owes nothing", got)
 	}
 	t := &(*w)[0]
-	if t.optional && got.kind != wantData {
+	if t.optional && got.kind != t.kind {
 		*w = (*w)[1:]
 		return w.take(got)
 	}

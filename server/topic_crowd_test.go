@@ -214,8 +214,8 @@ func TestSubscriberCostsAtMostEightBytes(t *testing.T) {
 	}
 	sh := s.shards[0]
 	g := s.topics.byName["x"].locals[0].groups[0]
-	if n := cap(g.slots) * 4; len(g.slots) != subscribers || n > 8*subscribers {
-		t.Errorf("%d bytes for a list of %d", n, len(g.slots))
+	if n := g.slots.room() * 4; g.slots.len() != subscribers || n > 8*subscribers {
+		t.Errorf("%d bytes for a list of %d", n, g.slots.len())
 	}
 	if n := len(g.behind) + len(sh.several) + len(sh.values) + len(sh.joins) + len(sh.postponed); n != 0 {
 		t.Errorf("%d entries in maps", n)

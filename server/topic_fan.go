@@ -104,7 +104,7 @@ func (sh *shard) fanSlice() bool {
 				if n > sh.srv.sliceSends || n%clockEvery == 0 && sh.loop.Clock() > until {
 					return true
 				}
-				c := g.slots[g.next]
+				c := g.slots.at(g.next)
 				g.next++
 				sh.sendTo(c, g, m, b, deflated)
 			}
@@ -132,7 +132,7 @@ func (sh *shard) nextJob() bool {
 	before := lc.num
 	lc.seq, lc.num = m.seq, m.last()
 	for _, g := range lc.groups {
-		g.next, g.end = 0, len(g.slots)
+		g.next, g.end = 0, g.slots.len()
 	}
 	if lc.ahead > 0 {
 		sh.overtake(lc, before)

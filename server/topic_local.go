@@ -72,7 +72,7 @@ type group struct {
 	local     *local
 	mode      mode
 	index     uint16 // in shard.groups
-	slots     []epoll.Slot
+	slots     roster
 	next, end int
 	behind    map[epoll.Slot]reached // not in slots
 }
@@ -88,7 +88,6 @@ const (
 	groupNone  uint16 = 0         // state.group of a connection on no topic
 	groupMany  uint16 = 1<<16 - 1 // and of one on several: they are in shard.several
 	placeApart uint32 = 1<<32 - 1 // in behind, and not in slots
-	minSlots          = 16        // capacity below which a list is not shrunk
 	maxSeveral        = 32        // topics in one request
 
 	// With so many groups on a loop no more are made for compression, whose
@@ -217,8 +216,8 @@ func (sh *shard) stand(c epoll.Slot, st *state, g *group) {
 
 // enlist puts c, which has every message up to local.seq, into the list.
 func (sh *shard) enlist(c epoll.Slot, g *group) {
-	g.slots = append(g.slots, c)
-	sh.sit(c, g, uint32(len(g.slots)-1))
+	g.slots.add(c)
+	sh.sit(c, g, uint32(g.slots.len()-1))
 }
 
 // delist takes place p out of the list and leaves every other subscriber in
@@ -232,19 +231,16 @@ func (sh *shard) delist(g *group, p int) {
 		g.end--
 		p = sh.fill(g, p, g.end)
 	}
-	last := len(g.slots) - 1
-	sh.fill(g, p, last)
-	g.slots = g.slots[:last]
-	if cap(g.slots) > minSlots && last < cap(g.slots)/4 {
-		g.slots = append(make([]epoll.Slot, 0, 2*last), g.slots...)
-	}
+	sh.fill(g, p, g.slots.len()-1)
+	g.slots.drop()
 }
 
 // fill moves who is at place from to place to, and returns from, which is free then.
 func (sh *shard) fill(g *group, to, from int) int {
 	if to != from {
-		g.slots[to] = g.slots[from]
-		sh.sit(g.slots[to], g, uint32(to))
+		c := g.slots.at(from)
+		g.slots.set(to, c)
+		sh.sit(c, g, uint32(to))
 	}
 	return from
 }

@@ -177,7 +177,9 @@ func TestWhatCannotBeDeliveredIsAnErrorAndAGap(t *testing.T) {
 	s, _ := newRelayed(t, TopicConfig{}, true)
 	c := s.join(t, 0, "/topics/x?seq=1", 1<<40)
 	for _, d := range []Delivery{
-		{Topic: "a b", Op: ws.OpText}, {Topic: "x", Op: ws.OpPing}, {Topic: "x", Op: ws.OpText, Payload: []byte("\xff")},
+		{Topic: "a b", Op: ws.OpText},
+		{Topic: "x", Op: ws.OpPing},
+		{Topic: "x", Op: ws.OpText, Payload: []byte("\xff")},
 		{Topic: "x", Op: ws.OpBinary, Payload: make([]byte, s.topics.limit+1), Number: 4},
 	} {
 		if _, err := s.Topics().Deliver(&d); err == nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"net/url"
@@ -145,7 +146,7 @@ func (tp *Topics) Endpoint() *Endpoint {
 		About:   "what is published to the topic NAME",
 		tail:    "NAME",
 		plain:   true,
-		accept:  func(r *handshake.Request) *handshake.Refusal { _, ref := parseWishes(r); return ref },
+		accept:  acceptWishes,
 		Open:    tp.opened,
 		Message: tp.message,
 	}
@@ -163,14 +164,24 @@ type wishes struct {
 	numbered bool
 }
 
+// nameIn is the last part of a request's path.
+func nameIn(r *handshake.Request) []byte { return r.Path[bytes.LastIndexByte(r.Path, '/')+1:] }
+
+func acceptWishes(r *handshake.Request) *handshake.Refusal {
+	if len(r.Query) == 0 && ValidTopicName(string(nameIn(r))) {
+		return nil // as most ask, and what they cost is seen when very many come
+	}
+	_, ref := parseWishes(r)
+	return ref
+}
+
 func badWish(status int, msg string) *handshake.Refusal {
 	return &handshake.Refusal{Status: status, Msg: msg}
 }
 
 // parseWishes reads a path and a query as Endpoint explains them.
 func parseWishes(r *handshake.Request) (w wishes, ref *handshake.Refusal) {
-	path := string(r.Path)
-	name := path[strings.LastIndexByte(path, '/')+1:]
+	name := string(nameIn(r))
 	if !ValidTopicName(name) {
 		return w, badWish(http.StatusNotFound, ErrTopicName.Error())
 	}
@@ -207,7 +218,21 @@ func parseWishes(r *handshake.Request) (w wishes, ref *handshake.Refusal) {
 	return w, nil
 }
 
+// known is a topic's name; of one that there is, the same string each time.
+func (tp *Topics) known(name []byte) string {
+	tp.mu.RLock()
+	defer tp.mu.RUnlock()
+	if t := tp.byName[string(name)]; t != nil {
+		return t.name
+	}
+	return string(name)
+}
+
 func (tp *Topics) opened(c Conn) {
+	if r := c.Request(); len(r.Query) == 0 {
+		tp.wanted(c, tp.known(nameIn(r)), modePlain, beginning{})
+		return
+	}
 	w, ref := parseWishes(c.Request())
 	if ref != nil {
 		return // it would have been refused
@@ -217,18 +242,23 @@ func (tp *Topics) opened(c Conn) {
 		md = modeSeq
 	}
 	for _, x := range w.topics {
-		slot, st := c.find()
-		if st == nil {
+		if !tp.wanted(c, x.name, md, x.begin) {
 			return
-		}
-		switch err := c.sh.subscribe(slot, st, x.name, md, x.begin); {
-		case errors.Is(err, ErrTopicMax):
-			c.sh.sendClose(slot, st, ReasonFull, statusTryAgainLater, err.Error())
-			return
-		case err != nil:
-			return // it is being closed
 		}
 	}
+}
+
+// wanted makes c a subscriber as it asked; false when c is being closed.
+func (tp *Topics) wanted(c Conn, name string, md mode, begin beginning) bool {
+	slot, st := c.find()
+	if st == nil {
+		return false
+	}
+	err := c.sh.subscribe(slot, st, name, md, begin)
+	if errors.Is(err, ErrTopicMax) {
+		c.sh.sendClose(slot, st, ReasonFull, statusTryAgainLater, err.Error())
+	}
+	return err == nil
 }
 
 // message is one that a subscriber sent.

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -203,8 +204,8 @@ type outcome struct {
 	explained
 	Sent     int    `json:"sent"`
 	Received int    `json:"received"`
-	Ended    string `json:"ended"`            // how: "closed", "reset", "quiet", "timeout" or "long"
-	Status   string `json:"status,omitempty"` // the server's answer to the request
+	Ended    string `json:"ended"`  // how: "closed", "reset", "quiet", "timeout" or "long"
+	Status   string `json:"status"` // the server's answer to the request
 	// The server's Close, if it sent one.
 	Code    ws.StatusCode `json:"code,omitempty"`
 	Reason  string        `json:"reason,omitempty"`
@@ -267,11 +268,14 @@ func (l *lab) talk(head, frames []byte, chop bool) (*outcome, error) {
 	conn.SetWriteDeadline(end)
 	t := &talker{conn: conn, end: end, chop: chop, e: inspect.New(inspect.Options{MaxMessage: l.page.maxMessage}), out: &outcome{}}
 	t.write(head)
-	t.read(func() bool { return t.headDone })
-	if t.out.Ended == "" || t.out.Ended == "quiet" {
-		t.out.Ended = ""
+	t.read(labTime, func() bool { return t.headDone })
+	if t.out.Ended == "" {
 		t.write(frames)
-		t.read(func() bool { return false })
+		quiet := labQuiet
+		if t.broken() {
+			quiet = labTime // there will be an answer
+		}
+		t.read(quiet, func() bool { return false })
 	}
 	t.out.add(t.e.Finish())
 	t.out.judge()
@@ -305,15 +309,20 @@ func (t *talker) write(b []byte) {
 	}
 }
 
-// read takes what comes until enough, the end of the connection, or silence.
-func (t *talker) read(enough func() bool) {
+// broken reports whether the client has broken a rule.
+func (t *talker) broken() bool {
+	return slices.ContainsFunc(t.out.Records, func(v inspect.View) bool { return v.Dir == inspect.Client && len(v.Violations) > 0 })
+}
+
+// read takes what comes until enough, the end of the connection, or silence for some time.
+func (t *talker) read(silence time.Duration, enough func() bool) {
 	buf := make([]byte, 16<<10)
 	for !enough() {
 		if t.out.Received >= labAnswer {
 			t.out.Ended = "long"
 			return
 		}
-		quiet := time.Now().Add(labQuiet)
+		quiet := time.Now().Add(silence)
 		if quiet.After(t.end) {
 			quiet = t.end
 		}

@@ -194,6 +194,7 @@ try {
     };
     let got = await outcome();
     while (got.text.includes("try again in a moment")) got = await outcome();
+    if (got.status === undefined) throw new Error(`lab, ${p.name}: ${got.text}`);
     const status = String(p.status || 101);
     want([got.code, got.status.slice(0, 3), got.violation, p.kind ? got.agrees : "false"],
       [String(p.code || ""), status, p.kind || "", p.kind ? "true" : "false"], `lab, ${p.name}: ${p.code || p.status || "nothing wrong"}`);
