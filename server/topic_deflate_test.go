@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
+	"time"
 	"unsafe"
 
 	"wspoll/frame"
@@ -341,5 +343,125 @@ func TestBytesOfSmallMessages(t *testing.T) {
 	}
 	if wire[1] >= wire[0] || wire[2] > wire[0]/3 {
 		t.Errorf("%d bytes as they are, %d compressed each for itself, %d with reference to others", wire[0], wire[1], wire[2])
+	}
+}
+
+// A chain that finds no memory for its text goes on with keyframes, and what
+// comes is right whenever the memory comes and goes.
+func TestChainWithoutMemory(t *testing.T) {
+	s := newCrowd(t, Config{Compress: CompressContext, MemoryBudget: 16 << 10, MaxPending: 4 << 10})
+	budget := s.group.Budget()
+	var all []*pipe
+	var in [6]frame.Inflation
+	var parsers [6]frame.Parser
+	for range in {
+		all = append(all, s.joinCompressed(t, 0, "/topics/x", handshake.DeflateOffer{ServerBits: 11}))
+	}
+	z := frame.NewInflater()
+	rng := rand.New(rand.NewPCG(1, 2))
+	deflated, plain, short, taken := 0, 0, 0, 0
+	for i := range 2000 {
+		if i%7 == 0 { // others take as much as they like
+			budget.Release(taken)
+			if taken = rng.IntN(16 << 10); !budget.Reserve(taken) {
+				taken = 0
+			}
+		}
+		msg := jsonText(300 + rng.IntN(300))
+		msg = append(msg, fmt.Sprint(i)...)
+		if _, err := s.Topics().Publish("x", ws.OpText, msg); err != nil {
+			continue
+		}
+		s.settle()
+		for n, p := range all {
+			var piece frame.Piece
+			k, err := parsers[n].Next(&compressedRules, p.out, &piece)
+			if err != nil || k != len(p.out) || !piece.Last {
+				t.Fatalf("message %d, client %d: %v, %d bytes of %d", i, n, err, k, len(p.out))
+			}
+			if p.out = p.out[:0]; !piece.Compressed {
+				if plain++; !bytes.Equal(piece.Data, msg) {
+					t.Fatalf("message %d, client %d: %q", i, n, piece.Data)
+				}
+				continue
+			}
+			if deflated++; len(piece.Data) < len(msg)/4 {
+				short++
+			}
+			z.Resume(&in[n], 11)
+			var got []byte
+			for data, more := piece.Data, true; more; {
+				out, used, again, err := z.Next(data, true)
+				if err != nil {
+					t.Fatalf("message %d, client %d: %v", i, n, err)
+				}
+				got, data, more = append(got, out...), data[used:], again
+			}
+			if z.Suspend(&in[n]); !bytes.Equal(got, msg) {
+				t.Fatalf("message %d, client %d: %q", i, n, got)
+			}
+		}
+	}
+	budget.Release(taken)
+	for _, p := range all {
+		p.broken, p.told = true, true
+	}
+	s.settle()
+	t.Logf("%d compressed, %d of these by a reference to others, %d not", deflated, short, plain)
+	if deflated == 0 || plain == 0 || short == 0 || budget.Used() != 0 {
+		t.Errorf("%d bytes are taken at the end; %d compressed, %d by a reference to others, %d not", budget.Used(), deflated, short, plain)
+	}
+}
+
+// Several loops make one chain, while clients come in between its keyframes.
+func TestChainOfSeveralLoops(t *testing.T) {
+	s := withTopics(t, Config{Loops: 3, Compress: CompressContext, CompressMin: 32, Topics: TopicConfig{Retain: []string{"*"}}})
+	text := func(n int) string {
+		return fmt.Sprintf(`{"number":%d,"text":"what is said of it, again and again and again, with %d words"}`, n, n*n%1000)
+	}
+	s.publish(t, "x", text(0))
+	const messages = 2000
+	done := make(chan bool)
+	var all []*compressor
+	go func() {
+		defer close(done)
+		for n := 1; n < messages; n++ {
+			if _, err := s.Topics().Publish("x", ws.OpText, []byte(text(n))); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(20 * time.Microsecond) // a rate, not a wait
+		}
+	}()
+	for i := range 24 {
+		all = append(all, s.openCompressed(t, "/topics/x", handshake.DeflateOffer{ServerBits: uint8(9 + i%2*3)}))
+	}
+	<-done
+	referring, got := 0, 0
+	for _, c := range all {
+		next := -1
+		for next != messages {
+			_, m := c.inflate()
+			if next < 0 {
+				if _, err := fmt.Sscanf(string(m), `{"number":%d`, &next); err != nil {
+					t.Fatalf("%q", m)
+				}
+			}
+			if string(m) != text(next) {
+				t.Fatalf("got %q, want number %d", m, next)
+			}
+			if got++; c.wire < 25 {
+				referring++
+			}
+			next++
+		}
+		c.conn.Close()
+	}
+	if referring < got/2 {
+		t.Errorf("%d of %d messages referred to others", referring, got)
+	}
+	t.Logf("%d messages came, %d of them refer to others; %d were compressed", got, referring, s.info("x").Deflated)
+	eventually(t, "only the retained message is held", func() bool { return s.info("x").Subscribers == 0 })
+	if held := s.Stats().Buffered; held > 1000 {
+		t.Errorf("%d bytes are held", held)
 	}
 }
