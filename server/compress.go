@@ -89,6 +89,7 @@ type progress struct {
 // deflation is what is kept of our compressed messages.
 type deflation struct {
 	frame.Deflation
+	in      chainPlace // in the chain of a topic: then the window is that one's
 	charged int
 }
 
@@ -253,7 +254,7 @@ func (sh *shard) message(c epoll.Slot, st *state, op ws.OpCode, payload []byte) 
 func (sh *shard) part(c epoll.Slot, st *state, op ws.OpCode, first, last bool, payload []byte, how packing) {
 	q, terms := &sh.squeeze, st.proto.Deflate
 	if first {
-		if st.flags &^= flagDeflating; !q.wants(terms, how, payload) {
+		if st.flags &^= flagDeflating; !q.wants(terms, how, payload) || q.chained(c) {
 			sh.data(c, last, op, payload)
 			return
 		}

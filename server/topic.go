@@ -22,7 +22,7 @@ import (
 // Publish encodes a message once, gives it the next number of its topic, and
 // puts it into a queue of each loop that has subscribers, whose number makes
 // no difference. For subscribers that agreed on compression the first loop that
-// sends it compresses it, once for each size of window, for all loops. A loop works its queue off in slices, so that the
+// sends it compresses it, once for each mode, for all loops. A loop works its queue off in slices, so that the
 // other connections on it are served in between. All subscribers of a topic
 // get its messages in the order of their numbers.
 //
@@ -40,7 +40,7 @@ type Topics struct {
 	limit int // most bytes of a payload
 
 	// Publishing and subscribing hold mu to read, making and freeing a topic
-	// to write; behind it come topic.mu and fan.mu, in this order.
+	// to write; behind it come topic.mu, and fan.mu or topic.packing.
 	mu      sync.RWMutex
 	byName  map[string]*topic
 	stopped bool
@@ -231,7 +231,9 @@ type topic struct {
 	behind  atomic.Int64 // subscribers that wait for their sockets
 	dropped [NumDrops]atomic.Uint64
 
-	deflated atomic.Uint64 // messages that were compressed, once for each size of window
+	deflated atomic.Uint64 // messages that were compressed, once for each mode
+	packing  sync.Mutex    // held to compress a message; nothing but the budget is asked for meanwhile
+	chains   map[mode]*chain
 }
 
 func matches(patterns []string, name string) bool {
@@ -475,7 +477,7 @@ type TopicInfo struct {
 	KeptBytes   int               `json:"kept_bytes"`
 	Open        bool              `json:"open"`
 	Policy      string            `json:"policy"`
-	Deflated    uint64            `json:"deflated"` // times that a message was compressed: once for each size of window among its subscribers
+	Deflated    uint64            `json:"deflated"` // times that a message was compressed: once for each size of window among its subscribers, with context takeover up to twice
 	Dropped     map[string]uint64 `json:"dropped"`  // by reason; those that are 0 are not in it
 }
 

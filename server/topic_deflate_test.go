@@ -3,8 +3,10 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"strings"
+	"math/rand/v2"
 	"testing"
+	"time"
+	"unsafe"
 
 	"wspoll/frame"
 	"wspoll/handshake"
@@ -97,7 +99,11 @@ func TestSubscribersGetCompressedMessages(t *testing.T) {
 		for i, m := range all[1:] {
 			late.wantMessage(m.op, append(line(i+1), m.payload...))
 		}
-		if want, n := 2*windows*uint64(len(all)-small), s.info("x").Deflated; n != want {
+		want := 2 * windows * uint64(len(all)-small)
+		if mode == CompressContext {
+			want += 3 // who comes in between needs them without reference to others; two become no shorter
+		}
+		if n := s.info("x").Deflated; n != want {
 			t.Errorf("mode %d: after a replay %d, want %d", mode, n, want)
 		}
 		kept := s.info("x").KeptBytes
@@ -107,36 +113,56 @@ func TestSubscribersGetCompressedMessages(t *testing.T) {
 	}
 }
 
-// What was compressed goes back to the budget with its message, to the byte.
+// What was compressed goes back to the budget with its message, to the byte, and
+// what a chain holds with the last subscriber.
 func TestCompressedMessagesLeaveTheBudget(t *testing.T) {
-	s := newCrowd(t, Config{Loops: 2})
-	for i, o := range serverBits() {
-		s.joinCompressed(t, i%2, "/topics/x", o)
-		s.joinCompressed(t, (i+1)%2, "/topics/x?seq=1", o)
-	}
-	for range 10 {
-		if _, err := s.Topics().Publish("x", ws.OpText, jsonText(2000)); err != nil {
-			t.Fatal(err)
+	for mode, windows := range map[Compression]uint64{CompressShared: 8, CompressContext: 5} {
+		s := newCrowd(t, Config{Loops: 2, Compress: mode})
+		var all []*pipe
+		for i, o := range serverBits() {
+			all = append(all, s.joinCompressed(t, i%2, "/topics/x", o), s.joinCompressed(t, (i+1)%2, "/topics/x?seq=1", o))
+			all = append(all, s.joinCompressed(t, (i+1)%2, "/topics/x", o), s.joinCompressed(t, i%2, "/topics/x?seq=1", o))
 		}
-	}
-	if n := s.Topics().List()[0].Deflated; n != 0 {
-		t.Errorf("who publishes has compressed %d messages", n)
-	}
-	before := s.group.Budget().Used()
-	sh := s.shards[0]
-	for sh.loop.Step(); sh.fan.busy(); sh.loop.Step() {
-		if s.group.Budget().Used() < before {
-			t.Fatal("the other loop has not sent a message, and its bytes are free")
+		for range 10 {
+			if _, err := s.Topics().Publish("x", ws.OpText, jsonText(2000)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if s.group.Budget().Used() == before {
-		t.Error("compressed messages are not in the budget")
-	}
-	if s.settle(); s.group.Budget().Used() != 0 {
-		t.Errorf("%d bytes of the budget are taken when all was sent", s.group.Budget().Used())
-	}
-	if n := s.Topics().List()[0].Deflated; n != 10*2*8 {
-		t.Errorf("10 messages were compressed %d times for 8 sizes of window, with and without numbers", n)
+		if n := s.Topics().List()[0].Deflated; n != 0 {
+			t.Errorf("who publishes has compressed %d messages", n)
+		}
+		before := s.group.Budget().Used()
+		sh := s.shards[0]
+		for sh.loop.Step(); sh.fan.busy(); sh.loop.Step() {
+			if s.group.Budget().Used() < before {
+				t.Fatal("the other loop has not sent a message, and its bytes are free")
+			}
+		}
+		if s.group.Budget().Used() == before {
+			t.Error("compressed messages are not in the budget")
+		}
+		s.settle()
+		held := int64(0)
+		for _, ch := range s.topics.byName["x"].chains {
+			held += int64(cap(ch.Window))
+		}
+		for _, sh := range s.shards {
+			for _, d := range sh.squeeze.out {
+				held += int64(unsafe.Sizeof(*d))
+			}
+		}
+		if used := s.group.Budget().Used(); used != held || (held > 0) != (mode == CompressContext) {
+			t.Errorf("mode %d: %d bytes of the budget are taken when all was sent, chains hold %d", mode, used, held)
+		}
+		if n := s.Topics().List()[0].Deflated; n != 10*2*windows {
+			t.Errorf("mode %d: 10 messages were compressed %d times for %d sizes of window, with and without numbers", mode, n, windows)
+		}
+		for _, p := range all {
+			p.broken, p.told = true, true
+		}
+		if s.settle(); s.group.Budget().Used() != 0 {
+			t.Errorf("mode %d: %d bytes are taken at the end", mode, s.group.Budget().Used())
+		}
 	}
 }
 
@@ -192,21 +218,28 @@ func TestManyGroupsAreNotCompressed(t *testing.T) {
 }
 
 // A message of a topic moves the window of a client that takes the context
-// over: what the server sends it alone afterwards must not reach back past it.
+// over: what the server sends it alone afterwards must not reach back past it,
+// and what it sends alone must not come between the links of a chain.
 func TestMessagesOfATopicAmongThoseOfAContext(t *testing.T) {
 	s, err := New(Config{Compress: CompressContext, CompressMin: 32})
 	if err != nil {
 		t.Fatal(err)
 	}
+	names := []string{"x", "y"}
 	s.Handle("/mine", &Endpoint{
-		Open: func(c Conn) {
-			for _, n := range []string{"x", "y"} {
-				if err := s.Topics().Subscribe(c, n); err != nil {
-					t.Error(err)
+		Message: func(c Conn, op ws.OpCode, p []byte) {
+			for _, n := range names {
+				switch string(p) {
+				case "on " + n:
+					if err := s.Topics().Subscribe(c, n); err != nil {
+						t.Error(err)
+					}
+				case "off " + n:
+					s.Topics().Unsubscribe(c, n)
 				}
 			}
+			c.Send(op, p)
 		},
-		Message: func(c Conn, op ws.OpCode, p []byte) { c.Send(op, p) },
 	})
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
@@ -217,31 +250,66 @@ func TestMessagesOfATopicAmongThoseOfAContext(t *testing.T) {
 	ts := &testServer{s, addr.String()}
 	for _, o := range serverBits()[:5] {
 		c := ts.openCompressed(t, "/mine", o)
-		ts.subscribers(t, "y", 1)
-		fresh, referring := 0, 0
-		for i := range 40 {
-			own := fmt.Appendf(nil, `{"number":%d,"text":"a message for this one alone, which resembles the ones before it"}`, i)
-			c.send(ws.OpText, own)
-			c.wantMessage(ws.OpText, own)
-			if first := c.wire; i%4 == 1 {
-				fresh += first
-			} else if i%4 == 3 {
-				referring += first
+		number := 0
+		own := func(deflated bool) int {
+			t.Helper()
+			number++
+			m := fmt.Appendf(nil, `{"number":%d,"text":"a message for this one alone, which resembles those before it"}`, number)
+			c.send(ws.OpText, m)
+			if c.wantMessage(ws.OpText, m); c.deflated != deflated {
+				t.Errorf("%d bits: message %d for one alone came compressed: %v", c.agreed.ServerBits, number, c.deflated)
 			}
-			if i%4 == 0 {
-				m := fmt.Appendf(nil, `{"number":%d,"text":"a message of a topic, %s"}`, i, strings.Repeat("and long ", i))
-				ts.publish(t, []string{"x", "y"}[i/4%2], string(m))
-				c.wantMessage(ws.OpText, m)
-				if !c.deflated && len(m) > 50 {
-					t.Errorf("%d bits: a topic's message of %d bytes is not compressed", c.agreed.ServerBits, len(m))
-				}
-			}
+			return c.wire
 		}
-		if referring >= fresh {
-			t.Errorf("%d bits: %d bytes came for messages that could refer to others, %d for those that could not", c.agreed.ServerBits, referring, fresh)
+		say := func(word string) {
+			c.send(ws.OpText, []byte(word))
+			c.wantMessage(ws.OpText, []byte(word))
+		}
+		topic := func(name string) int {
+			t.Helper()
+			number++
+			m := fmt.Appendf(nil, `{"number":%d,"text":"a message of topic %s, which has not much to say, and has not much to say, and has not much to say"}`, number, name)
+			ts.publish(t, name, string(m))
+			if c.wantMessage(ws.OpText, m); !c.deflated {
+				t.Errorf("%d bits: message %d, of a topic, is not compressed", c.agreed.ServerBits, number)
+			}
+			return c.wire
+		}
+		alone := own(true)
+		if n := own(true); n >= alone/2 {
+			t.Errorf("%d bytes for a message that refers to the one before, %d for that", n, alone)
+		}
+		say("on x")
+		own(true)
+		key := topic("x")
+		for range 100 { // over a keyframe
+			own(false)
+			topic("x")
+		}
+		if n := topic("x"); n >= key/2 {
+			t.Errorf("%d bytes for a message of a topic that refers to others, %d for a keyframe", n, key)
+		}
+		say("on y") // on two topics no link follows another
+		for range 70 {
+			topic("x")
+			if n := topic("y"); n < key/2 {
+				t.Errorf("%d bytes for a message that cannot refer to others", n)
+			}
+			number++
+			m := fmt.Appendf(nil, `{"number":%d,"text":"for one alone, among those of two topics"}`, number)
+			c.send(ws.OpText, m)
+			c.wantMessage(ws.OpText, m)
+		}
+		topic("x")
+		say("off y")
+		topic("x")
+		say("off x")
+		own(true)
+		if n := own(true); n >= alone/2 {
+			t.Errorf("%d bytes for a message that refers to the one before, %d for that", n, alone)
 		}
 		c.conn.Close()
-		ts.subscribers(t, "y", 0)
+		eventually(t, "all is free", func() bool { return s.Stats().Buffered == 0 })
 	}
 }
 
@@ -256,32 +324,144 @@ func (s *crowd) joinCompressed(t testing.TB, loop int, target string, o handshak
 // What a stream of small messages that resemble each other costs on the wire.
 func TestBytesOfSmallMessages(t *testing.T) {
 	const messages = 200
-	var whole, fresh, context int
-	var kept frame.Deflation
-	z := frame.NewDeflater()
-	s := newCrowd(t, Config{CompressMin: -1})
-	var all []*pipe
-	for _, o := range serverBits() {
-		all = append(all, s.joinCompressed(t, 0, "/topics/x", o))
-	}
-	all = append(all, s.join(t, 0, "/topics/x", 1<<40))
-	for i := range messages {
-		m := fmt.Appendf(nil, `{"type":"trade","symbol":"%s","price":%d.%02d,"quantity":%d,"side":"%s","time":"2026-11-25T20:%02d:%02d.%03dZ","sequence":%d,"venue":"XETR"}`,
-			[]string{"SAP.DE", "BMW.DE", "ALV.DE"}[i*7%3], 100+i*31%50, i*37%100, 1+i*13%900, []string{"buy", "sell"}[i*11%2], i/60, i%60, i*7919%1000, 100_000+i)
-		whole += len(m)
-		context += len(z.Append(nil, &kept, 12, m, true))
-		kept.Keep(m, 12)
-		if _, err := s.Topics().Publish("x", ws.OpText, m); err != nil {
-			t.Fatal(err)
+	var wire [3]int
+	for i, mode := range []Compression{CompressOff, CompressShared, CompressContext} {
+		s := newCrowd(t, Config{Compress: mode, CompressMin: -1})
+		p := s.joinCompressed(t, 0, "/topics/x", handshake.DeflateOffer{})
+		whole := 0
+		for n := range messages {
+			m := fmt.Appendf(nil, `{"type":"trade","symbol":"%s","price":%d.%02d,"quantity":%d,"side":"%s","time":"2026-11-25T20:%02d:%02d.%03dZ","sequence":%d,"venue":"XETR"}`,
+				[]string{"SAP.DE", "BMW.DE", "ALV.DE"}[n*7%3], 100+n*31%50, n*37%100, 1+n*13%900, []string{"buy", "sell"}[n*11%2], n/60, n%60, n*7919%1000, 100_000+n)
+			whole += len(m)
+			if _, err := s.Topics().Publish("x", ws.OpText, m); err != nil {
+				t.Fatal(err)
+			}
 		}
+		s.settle()
+		wire[i] = len(p.out)
+		t.Logf("mode %d: %.1f bytes with the header for a message of %.1f", mode, float64(wire[i])/messages, float64(whole)/messages)
 	}
-	s.settle()
-	fresh = len(all[7].out)
-	t.Logf("%d messages of %d bytes: with its header %.1f as it is; compressed %.1f (8 bits), %.1f (12 bits), %.1f (15 bits); %.1f with 2 more bytes when each refers to those before (12 bits)",
-		messages, whole/messages, per(len(all[8].out), messages), per(len(all[0].out), messages), per(len(all[4].out), messages), per(fresh, messages), per(context, messages))
-	if fresh >= len(all[8].out) {
-		t.Errorf("%d bytes compressed, %d as they are", fresh, len(all[8].out))
+	if wire[1] >= wire[0] || wire[2] > wire[0]/3 {
+		t.Errorf("%d bytes as they are, %d compressed each for itself, %d with reference to others", wire[0], wire[1], wire[2])
 	}
 }
 
-func per(n, of int) float64 { return float64(n) / float64(of) }
+// A chain that finds no memory for its text goes on with keyframes, and what
+// comes is right whenever the memory comes and goes.
+func TestChainWithoutMemory(t *testing.T) {
+	s := newCrowd(t, Config{Compress: CompressContext, MemoryBudget: 16 << 10, MaxPending: 4 << 10})
+	budget := s.group.Budget()
+	var all []*pipe
+	var in [6]frame.Inflation
+	var parsers [6]frame.Parser
+	for range in {
+		all = append(all, s.joinCompressed(t, 0, "/topics/x", handshake.DeflateOffer{ServerBits: 11}))
+	}
+	z := frame.NewInflater()
+	rng := rand.New(rand.NewPCG(1, 2))
+	deflated, plain, short, taken := 0, 0, 0, 0
+	for i := range 2000 {
+		if i%7 == 0 { // others take as much as they like
+			budget.Release(taken)
+			if taken = rng.IntN(16 << 10); !budget.Reserve(taken) {
+				taken = 0
+			}
+		}
+		msg := jsonText(300 + rng.IntN(300))
+		msg = append(msg, fmt.Sprint(i)...)
+		if _, err := s.Topics().Publish("x", ws.OpText, msg); err != nil {
+			continue
+		}
+		s.settle()
+		for n, p := range all {
+			var piece frame.Piece
+			k, err := parsers[n].Next(&compressedRules, p.out, &piece)
+			if err != nil || k != len(p.out) || !piece.Last {
+				t.Fatalf("message %d, client %d: %v, %d bytes of %d", i, n, err, k, len(p.out))
+			}
+			if p.out = p.out[:0]; !piece.Compressed {
+				if plain++; !bytes.Equal(piece.Data, msg) {
+					t.Fatalf("message %d, client %d: %q", i, n, piece.Data)
+				}
+				continue
+			}
+			if deflated++; len(piece.Data) < len(msg)/4 {
+				short++
+			}
+			z.Resume(&in[n], 11)
+			var got []byte
+			for data, more := piece.Data, true; more; {
+				out, used, again, err := z.Next(data, true)
+				if err != nil {
+					t.Fatalf("message %d, client %d: %v", i, n, err)
+				}
+				got, data, more = append(got, out...), data[used:], again
+			}
+			if z.Suspend(&in[n]); !bytes.Equal(got, msg) {
+				t.Fatalf("message %d, client %d: %q", i, n, got)
+			}
+		}
+	}
+	budget.Release(taken)
+	for _, p := range all {
+		p.broken, p.told = true, true
+	}
+	s.settle()
+	t.Logf("%d compressed, %d of these by a reference to others, %d not", deflated, short, plain)
+	if deflated == 0 || plain == 0 || short == 0 || budget.Used() != 0 {
+		t.Errorf("%d bytes are taken at the end; %d compressed, %d by a reference to others, %d not", budget.Used(), deflated, short, plain)
+	}
+}
+
+// Several loops make one chain, while clients come in between its keyframes.
+func TestChainOfSeveralLoops(t *testing.T) {
+	s := withTopics(t, Config{Loops: 3, Compress: CompressContext, CompressMin: 32, Topics: TopicConfig{Retain: []string{"*"}}})
+	text := func(n int) string {
+		return fmt.Sprintf(`{"number":%d,"text":"what is said of it, again and again and again, with %d words"}`, n, n*n%1000)
+	}
+	s.publish(t, "x", text(0))
+	const messages = 2000
+	done := make(chan bool)
+	var all []*compressor
+	go func() {
+		defer close(done)
+		for n := 1; n < messages; n++ {
+			if _, err := s.Topics().Publish("x", ws.OpText, []byte(text(n))); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(20 * time.Microsecond) // a rate, not a wait
+		}
+	}()
+	for i := range 24 {
+		all = append(all, s.openCompressed(t, "/topics/x", handshake.DeflateOffer{ServerBits: uint8(9 + i%2*3)}))
+	}
+	<-done
+	referring, got := 0, 0
+	for _, c := range all {
+		next := -1
+		for next != messages {
+			_, m := c.inflate()
+			if next < 0 {
+				if _, err := fmt.Sscanf(string(m), `{"number":%d`, &next); err != nil {
+					t.Fatalf("%q", m)
+				}
+			}
+			if string(m) != text(next) {
+				t.Fatalf("got %q, want number %d", m, next)
+			}
+			if got++; c.wire < 25 {
+				referring++
+			}
+			next++
+		}
+		c.conn.Close()
+	}
+	if referring < got/2 {
+		t.Errorf("%d of %d messages referred to others", referring, got)
+	}
+	t.Logf("%d messages came, %d of them refer to others; %d were compressed", got, referring, s.info("x").Deflated)
+	eventually(t, "only the retained message is held", func() bool { return s.info("x").Subscribers == 0 })
+	if held := s.Stats().Buffered; held > 1000 {
+		t.Errorf("%d bytes are held", held)
+	}
+}

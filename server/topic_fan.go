@@ -173,21 +173,19 @@ func (sh *shard) sendTo(c epoll.Slot, g *group, m *message, b []byte, deflated b
 		sh.fallBehind(c, st, g, m, false)
 		return
 	}
-	sh.direct(c, st, m, b, deflated)
+	if deflated && g.mode.chained() {
+		b = sh.inChain(c, m, g.mode, &sh.lateRoom)
+	}
+	sh.direct(c, m, b)
 	if l.Pending(c) > 0 {
 		sh.fallBehind(c, st, g, m, true)
 	}
 }
 
 // direct sends c the frame b of m.
-func (sh *shard) direct(c epoll.Slot, st *state, m *message, b []byte, deflated bool) {
+func (sh *shard) direct(c epoll.Slot, m *message, b []byte) {
 	sh.stats.FramesOut++
 	sh.stats.BytesOut += uint64(len(m.payload()))
-	if deflated && !st.proto.Deflate.FreshOut() {
-		// The client's window takes it in. Ours would be behind, and what
-		// refers to it reach back too little.
-		sh.forgetOut(c)
-	}
 	sh.loop.Direct(c, b)
 }
 

@@ -282,6 +282,7 @@ func (sh *shard) leave(c epoll.Slot, st *state, g *group, place uint32) {
 		sh.delist(g, int(place))
 	}
 	sh.stand(c, st, g)
+	sh.unchain(c, lc.topic)
 	sh.srv.topics.left(lc, g.mode)
 	if lc.subs == 0 {
 		sh.freeGroupsOf(lc)

@@ -2,7 +2,6 @@ package server
 
 import (
 	"strconv"
-	"sync"
 	"sync/atomic"
 
 	"wspoll/epoll"
@@ -17,14 +16,15 @@ import (
 //
 // The lowest bit says whether it comes with a number, the others how large the
 // window is that was agreed on for our side, 8 to 15 bits, or 0 without
-// compression. Whether the context is taken over makes no difference: each
-// message begins a compression of its own, which any window of that size takes.
+// compression, and the highest whether the context is taken over.
 type mode uint8
 
 const (
 	modePlain mode = iota // as it was published
 	modeSeq               // behind a line that has its number and its topic
 	numUncompressed
+
+	modeChained mode = 1 << 5
 )
 
 // under is the mode for a connection with these terms.
@@ -32,11 +32,16 @@ func (md mode) under(terms frame.Terms) mode {
 	if !terms.On() {
 		return md
 	}
-	return md | mode(terms.OutBits())<<1
+	if md |= mode(terms.OutBits()) << 1; !terms.FreshOut() {
+		md |= modeChained
+	}
+	return md
 }
 
 func (md mode) numbered() bool     { return md&modeSeq != 0 }
-func (md mode) bits() uint8        { return uint8(md >> 1) }
+func (md mode) chained() bool      { return md&modeChained != 0 }
+func (md mode) bits() uint8        { return uint8(md&^modeChained) >> 1 }
+func (md mode) alone() mode        { return md &^ modeChained } // without reference to other messages
 func (md mode) uncompressed() mode { return md & modeSeq }
 
 // message is one publish. What it says does not change; loops and topics hold
@@ -56,9 +61,8 @@ type message struct {
 
 	// Compressed frames, each made by the loop that needs it first: so who
 	// publishes does not compress, and the loops do it once in all.
-	forms   atomic.Pointer[form] // a list; forms are put in front of it with mu held
-	mu      sync.Mutex
-	charged int // to the budget for them; guarded by mu
+	forms   atomic.Pointer[form] // a list; topic.packing is held to put one in front of it
+	charged int                  // to the budget for them; guarded by topic.packing
 
 	// The subscriber that sent it, which does not get it back; nil: none.
 	from   *shard
@@ -81,11 +85,14 @@ func (m *message) last() uint64 { return max(m.num, m.after) }
 
 func (m *message) payload() []byte { return m.frames[modePlain][m.head:] }
 
-// form is a message in a compressed mode.
+// form is a message in a compressed mode. It does not change.
 type form struct {
 	mode  mode
 	frame []byte // nil: compressed it is no shorter, and goes as it is
 	next  *form
+
+	linked    bool   // it is in the chain of its mode, see topic_chain.go
+	key, prev uint64 // seq of the keyframe there, and of the link before it
 }
 
 func (m *message) find(md mode) *form {
@@ -124,20 +131,34 @@ func (m *message) deflated(sh *shard, md mode, room *[]byte) []byte {
 	if size < sh.squeeze.min {
 		return nil
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.find(md); f != nil {
-		return f.frame
+	m.topic.packing.Lock()
+	defer m.topic.packing.Unlock()
+	f := m.find(md)
+	switch {
+	case f != nil:
+	case md.chained():
+		f = m.link(sh, md, size, room)
+	default:
+		f = m.add(m.pack(sh, md, nil, size, room))
 	}
+	if f == nil {
+		return nil
+	}
+	return f.frame
+}
+
+// pack makes a form, to be added; the last size bytes of the uncompressed frame are to be
+// compressed. m.topic.packing is held. Nil: there is no memory for it.
+func (m *message) pack(sh *shard, md mode, refer *frame.Deflation, size int, room *[]byte) *form {
 	b := m.plain(md.uncompressed(), room)
 	budget := sh.srv.group.Budget()
 	if !budget.Reserve(len(b)) { // it will be less
 		return nil
 	}
-	f := &form{mode: md, next: m.forms.Load()}
+	f := &form{mode: md}
 	m.topic.deflated.Add(1)
 	h := ws.Header{Fin: true, Rsv: ws.Rsv(true, false, false), OpCode: m.op}
-	if packed := sh.squeeze.fresh(md.bits(), b[len(b)-size:]); packed != nil {
+	if packed := sh.squeeze.pack(refer, md.bits(), b[len(b)-size:], true); len(packed) < size {
 		before := b[:len(b)-size-ws.HeaderSize(ws.Header{Length: int64(size)})] // what tells of a gap
 		h.Length = int64(len(packed))
 		f.frame = append(make([]byte, 0, len(before)+ws.HeaderSize(h)+len(packed)), before...)
@@ -145,8 +166,16 @@ func (m *message) deflated(sh *shard, md mode, room *[]byte) []byte {
 	}
 	budget.Release(len(b) - len(f.frame))
 	m.charged += len(f.frame)
-	m.forms.Store(f)
-	return f.frame
+	return f
+}
+
+// add lets all loops see f, which may be nil.
+func (m *message) add(f *form) *form {
+	if f != nil {
+		f.next = m.forms.Load()
+		m.forms.Store(f)
+	}
+	return f
 }
 
 // plain is the frame of an uncompressed mode.

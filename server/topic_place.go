@@ -106,6 +106,9 @@ func (tp *Topics) left(lc *local, md mode) {
 	if lc.subs == 0 {
 		t.locals[lc.sh.loop.Index()] = nil // what is queued for it finds nobody
 	}
+	if t.subs == 0 {
+		t.dropChains()
+	}
 	idle := t.idle()
 	t.mu.Unlock()
 	if !idle {

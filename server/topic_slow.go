@@ -68,7 +68,10 @@ func (sh *shard) catchUp(c epoll.Slot, st *state, g *group) {
 			case m.again && !g.mode.numbered() && !at.fresh:
 			default:
 				b, deflated := m.bytes(sh, g.mode, &sh.lateRoom)
-				sh.direct(c, st, m, b, deflated)
+				if deflated && g.mode.chained() {
+					b = sh.inChain(c, m, g.mode, &sh.lateRoom)
+				}
+				sh.direct(c, m, b)
 			}
 		}
 		if l.ID(c) != id {

@@ -133,8 +133,9 @@ func (tp *Topics) Unsubscribe(c Conn, name string) {
 // have been lost.
 //
 // Where compression was agreed on, messages of Config.CompressMin or more bytes,
-// the line of a number with them, come compressed, and refer to no others; the
-// other lines come as they are.
+// the line of a number with them, come compressed; the other lines come as they
+// are. With context takeover they refer to others of their topic, if the client
+// is on no other one, and what is sent to it alone is not compressed then.
 //
 // Numbers of a topic go up by one, and never come twice, not after a restart
 // either: a new topic begins at the time, in microseconds. A client that comes
