@@ -246,6 +246,11 @@ func TestConnectJudgesHowTheConnectionEnds(t *testing.T) {
 			io.Copy(io.Discard, c)
 		}
 	}
+	fin := func(c net.Conn, answer string) { // and no RST, which a close with unread bytes would be
+		io.WriteString(c, answer+"\r\n")
+		c.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, c)
+	}
 	for name, tt := range map[string]struct {
 		talk func(c net.Conn, answer string)
 		args []string
@@ -257,7 +262,7 @@ func TestConnectJudgesHowTheConnectionEnds(t *testing.T) {
 		"no code":    {open("\x88\x00"), nil, 0, "closed by the server: without a code"},
 		"1011":       {open("\x88\x02\x03\xf3"), nil, 1, "wspoll: the server closed with 1011 (internal error: the server met something unexpected)"},
 		"too few":    {open("\x81\x01x\x88\x02\x03\xe8"), []string{"-n", "2"}, 1, "wspoll: 1 of 2 messages came"},
-		"FIN":        {func(c net.Conn, a string) { io.WriteString(c, a+"\r\n") }, nil, 1, "wspoll: the server ended TCP without a Close (RFC 6455 §7.1.5: 1006)"},
+		"FIN":        {fin, nil, 1, "wspoll: the server ended TCP without a Close (RFC 6455 §7.1.5: 1006)"},
 		"masked":     {open("\x81\x81\x00\x00\x00\x00x"), nil, 1, "wspoll: RFC 6455 §5.1: frame from a server is masked"},
 		"RSV":        {open("\xa1\x00"), nil, 1, "wspoll: RFC 6455 §5.2: reserved bit set and no extension gives it a meaning"},
 		"2^63":       {open("\x82\x7f\x80\x00\x00\x00\x00\x00\x00\x00"), nil, 1, "wspoll: RFC 6455 §5.2: most significant bit of a 64-bit payload length is set"},
