@@ -210,6 +210,7 @@ func (l *Loop) Step() {
 // goOn is deferred: it takes care of a panic with OnPanic.
 func (l *Loop) goOn() {
 	if v := recover(); v != nil {
+		l.last = 0 // else whoever has that slot next waits for what it is sent
 		if l.advancing {
 			l.advancing = false
 			l.wheel.now-- // visit the bucket again
