@@ -245,3 +245,45 @@ func TestLastWordsArriveThoughBytesWereNotRead(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// broken is parting, whose first WriteLast finds the connection broken.
+type broken struct{ parting }
+
+func (k *broken) WriteLast(fd int32, p []byte) (int, unix.Errno) {
+	if k.last++; k.last == 1 {
+		return -1, unix.EPIPE
+	}
+	return k.linux.WriteLast(fd, p)
+}
+
+func TestAPanicDuringTheLastFlushIsNoMatterForTheNextConnection(t *testing.T) {
+	k := new(broken)
+	panics := make(chan struct{}, 1)
+	g, addr := serve(t, Config{Kernel: k, OnPanic: func(*Loop, Slot, any) { panics <- struct{}{} }}, script{
+		data: func(l *Loop, c Slot, in []byte) int {
+			l.Write(c, in)
+			if string(in) == "bye" {
+				l.Finish(c, true)
+			}
+			return len(in)
+		},
+		closed: func(_ *Loop, _ Slot, cause Cause, _ unix.Errno) {
+			if cause == CauseReset {
+				panic("Closed does")
+			}
+		},
+	})
+	first := dial(t, addr)
+	send(t, first, "bye")
+	await(t, panics)
+	second := dial(t, addr) // in the same slot
+	send(t, second, "hello")
+	if _, err := io.ReadFull(second, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	g.Do(func(*Loop) {
+		if k.last != 1 || k.plain != 1 {
+			t.Errorf("%d writes before a FIN, %d others, want 1 and 1", k.last, k.plain)
+		}
+	})
+}
