@@ -110,10 +110,7 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 	if s.flags&(flagFinishing|flagEnding) != 0 {
 		return
 	}
-	spoke := l.outOf == c
-	l.last = c // its last words and its FIN go in one segment
 	l.flushOf(c)
-	l.last = 0
 	if s.fd < 0 {
 		return // the flush found the connection broken
 	}
@@ -124,12 +121,6 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 	}
 	s.cause = cause
 	l.bufs.discard(&s.carry)
-	if spoke && !linger && s.pend == 0 {
-		// Close alone, when there are bytes that nobody read, would send RST in
-		// place of what was held back for the FIN.
-		s.flags |= flagShut
-		l.kernel.Shutdown(s.fd)
-	}
 	// A peer that takes a byte now and then makes progress, but not for ever.
 	l.setDeadline(c, s, l.cfg.WriteTimeout+l.cfg.LingerTimeout)
 	l.finished(c, s)

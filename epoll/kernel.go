@@ -41,14 +41,10 @@ type Kernel interface {
 	// Peer is the address of the other end, nil when there is none.
 	Peer(fd int32) *net.TCPAddr
 
-	// Read, Write, Writev and WriteLast are one call each; they may be
-	// interrupted (EINTR).
+	// Read, Write and Writev are one call each; they may be interrupted (EINTR).
 	Read(fd int32, p []byte) (int, unix.Errno)
 	Write(fd int32, p []byte) (int, unix.Errno)
 	Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno)
-	// WriteLast is Write of bytes that a Shutdown follows at once, or another
-	// Write if it does not take all of them.
-	WriteLast(fd int32, p []byte) (int, unix.Errno)
 	// SocketError takes the error that is kept for a socket.
 	SocketError(fd int32) unix.Errno
 	// Shutdown sends FIN: nothing more will be written.
@@ -109,7 +105,6 @@ func (linux) Read(fd int32, p []byte) (int, unix.Errno) {
 
 func (linux) Write(fd int32, p []byte) (int, unix.Errno)            { return sysSend(fd, p) }
 func (linux) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) { return sysWritev(fd, iov) }
-func (linux) WriteLast(fd int32, p []byte) (int, unix.Errno)        { return sysWriteLast(fd, p) }
 func (linux) SocketError(fd int32) unix.Errno                       { return socketError(fd) }
 func (linux) Shutdown(fd int32)                                     { sysShutdown(fd) }
 func (linux) Close(fd int32)                                        { sysClose(fd) }
@@ -127,15 +122,6 @@ func (l *Loop) read(fd int32, p []byte) (n int, e unix.Errno) {
 func (l *Loop) write(fd int32, p []byte) (n int, e unix.Errno) {
 	for {
 		if n, e = l.kernel.Write(fd, p); e != unix.EINTR {
-			return n, e
-		}
-	}
-}
-
-// writeLast is write of the last bytes before the FIN.
-func (l *Loop) writeLast(fd int32, p []byte) (n int, e unix.Errno) {
-	for {
-		if n, e = l.kernel.WriteLast(fd, p); e != unix.EINTR {
 			return n, e
 		}
 	}

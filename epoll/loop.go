@@ -50,7 +50,6 @@ type Loop struct {
 	in    []byte // the read buffer, and in front of it room for a carry
 	out   []byte // the out scratch: bytes of connection outOf that await the flush
 	outOf Slot
-	last  Slot // the connection whose flush is its last, see finish; 0: none
 	evs   []unix.EpollEvent
 	iov   [2]unix.Iovec
 	bufs  bufs
@@ -210,7 +209,6 @@ func (l *Loop) Step() {
 // goOn is deferred: it takes care of a panic with OnPanic.
 func (l *Loop) goOn() {
 	if v := recover(); v != nil {
-		l.last = 0 // else whoever has that slot next waits for what it is sent
 		if l.advancing {
 			l.advancing = false
 			l.wheel.now-- // visit the bucket again

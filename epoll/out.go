@@ -98,13 +98,10 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 	if s.pend == 0 {
 		var n int
 		var e unix.Errno
-		switch {
-		case len(b) > 0:
-			n, e = l.writev(s.fd, a, b)
-		case c == l.last:
-			n, e = l.writeLast(s.fd, a)
-		default:
+		if len(b) == 0 {
 			n, e = l.write(s.fd, a)
+		} else {
+			n, e = l.writev(s.fd, a, b)
 		}
 		if s.is(flagTapped) {
 			l.wrote(c, a, b, n)

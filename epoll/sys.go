@@ -46,14 +46,6 @@ func sr(trap uintptr, fd int32, p []byte, flags uintptr) (int, unix.Errno) {
 	return int(n), e
 }
 
-// sysWriteLast is sysWrite of bytes behind which Shutdown follows at once: the
-// kernel holds them back so that they leave in one segment with the FIN.
-func sysWriteLast(fd int32, p []byte) (int, unix.Errno) {
-	n, _, e := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
-		unix.MSG_MORE|unix.MSG_NOSIGNAL, 0, 0)
-	return int(n), e
-}
-
 func sysWritev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	n, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(iov)), 2)
 	return int(n), e

@@ -52,7 +52,6 @@ type simSocket struct {
 	err    unix.Errno // kept for who asks next
 	dead   bool       // RST: nothing goes in either direction any more
 	shut   bool       // the server has sent FIN
-	held   bool       // the last write said that a FIN follows
 	gone   bool       // the client's program has closed it: bytes are answered by RST
 
 	poll   *simPoll
@@ -174,11 +173,6 @@ func (k *simKernel) Poll(epfd int, evs []unix.EpollEvent) (int, unix.Errno) {
 	p := k.at(int32(epfd), "epoll_wait").poll
 	if k.dice(1) {
 		return -1, unix.EINTR
-	}
-	for _, s := range p.watched {
-		if s.held && !s.shut {
-			k.sim.fail("client %d: bytes are held back for a FIN that does not follow", s.client.id)
-		}
 	}
 	p.ready = p.ready[:0]
 	report := func(events uint32, key uint64) {
@@ -345,13 +339,6 @@ func (k *simKernel) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	return k.Write(fd, all)
 }
 
-// WriteLast is Write, and remembers that a FIN is to follow what was taken whole.
-func (k *simKernel) WriteLast(fd int32, p []byte) (int, unix.Errno) {
-	n, e := k.Write(fd, p)
-	k.at(fd, "sendto").held = n == len(p)
-	return n, e
-}
-
 func (k *simKernel) SocketError(fd int32) unix.Errno {
 	s := k.at(fd, "getsockopt")
 	e := s.err
@@ -376,9 +363,6 @@ func (k *simKernel) Close(fd int32) {
 	}
 	switch {
 	case s.client != nil:
-		if s.held && !s.shut {
-			k.sim.fail("client %d: bytes are held back for a FIN that a close alone may not send", s.client.id)
-		}
 		s.client.wasClosed()
 	case s.listens:
 		k.listeners = slices.DeleteFunc(k.listeners, func(l *simSocket) bool { return l == s })

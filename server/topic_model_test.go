@@ -124,8 +124,6 @@ func (k *pipes) Write(fd int32, b []byte) (int, unix.Errno) {
 	return n, 0
 }
 
-func (k *pipes) WriteLast(fd int32, b []byte) (int, unix.Errno) { return k.Write(fd, b) }
-
 func (k *pipes) Writev(fd int32, iov *[2]unix.Iovec) (int, unix.Errno) {
 	var all []byte
 	for _, v := range iov {
