@@ -49,6 +49,12 @@ func FuzzCompressedBytes(f *testing.F) {
 				in := append([]byte(request(path, "Sec-WebSocket-Extensions: "+offer)), b...)
 				whole := normalizeCompressed(t, modes[i], s.exchange(t, in, 60_000))
 				parts := normalizeCompressed(t, modes[i], s.exchange(t, in, max(int(chunk)+1, len(in)/200)))
+				// Once in some thousands a reset overtakes what was said last, cut or
+				// not; what depends on the cuts does so each time.
+				for again := 0; whole != parts && again < 3; again++ {
+					whole = normalizeCompressed(t, modes[i], s.exchange(t, in, 60_000))
+					parts = normalizeCompressed(t, modes[i], s.exchange(t, in, max(int(chunk)+1, len(in)/200)))
+				}
 				if whole != parts {
 					t.Fatalf("%s, mode %d: the cuts make a difference:\n%.1000q\nwhole, and cut:\n%.1000q", path, i, whole, parts)
 				}
