@@ -195,7 +195,9 @@ func (s *simulation) start() {
 		ep := e.ep
 		ep.Open = func(c Conn) {
 			cl := s.client(c.RemoteAddr().(*net.TCPAddr).Port)
+			s.mu.Lock() // park looks through all of them
 			cl.ref = c.Ref()
+			s.mu.Unlock()
 			cl.opens++
 			s.opens++
 			c.SetValue(cl)

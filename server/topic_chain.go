@@ -16,6 +16,10 @@ import (
 // by another topic, has skipped messages or published one of them) gets the
 // message in a form that refers to none, until the next keyframe.
 //
+// No link can be put in behind a later one. So when the first subscriber with a
+// mode on one loop has its messages linked while the other loops lag behind,
+// what these have not come to yet, up to there, goes without references.
+//
 // So a connection needs to know only where it is, and what is sent to it alone
 // goes uncompressed while it is in a chain.
 
