@@ -59,7 +59,7 @@ func (l *Loop) Add(fd int, tag uint32, first []byte) error {
 		l.kernel.Close(int32(fd))
 		return os.NewSyscallError("epoll_ctl", e)
 	}
-	if !l.bufs.add(&s.carry, first, nil) {
+	if len(first) > 0 && !l.bufs.add(&l.extra(s).carry, first, nil) {
 		l.release(c, s)
 		l.kernel.Close(int32(fd))
 		return fmt.Errorf("no room for %d bytes in the memory budget", len(first))
@@ -120,7 +120,7 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 		s.flags |= flagLinger
 	}
 	s.cause = cause
-	l.bufs.discard(&s.carry)
+	l.dropCarry(s)
 	// A peer that takes a byte now and then makes progress, but not for ever.
 	l.setDeadline(c, s, l.cfg.WriteTimeout+l.cfg.LingerTimeout)
 	l.finished(c, s)
@@ -128,7 +128,7 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 
 // finished goes on with finishing when nothing waits to be sent.
 func (l *Loop) finished(c Slot, s *slot) {
-	if s.pend != 0 {
+	if l.pend(s) != 0 {
 		l.rewatch(c, s)
 		return
 	}
@@ -172,8 +172,7 @@ func (l *Loop) release(c Slot, s *slot) {
 	}
 	l.unlink(s)
 	l.dropTaps(c, s)
-	l.bufs.discard(&s.carry)
-	l.bufs.discard(&s.pend)
+	l.dropExtra(s)
 	if s.gen++; s.gen == listenerGen {
 		s.gen = 0
 	}
@@ -194,12 +193,13 @@ func (l *Loop) SetDeadline(c Slot, d time.Duration) {
 
 func (l *Loop) setDeadline(c Slot, s *slot, d time.Duration) {
 	l.unlink(s) // exactly where it belongs: nobody wakes up at the old time
-	s.deadline = 0
+	at := uint32(0)
 	if d > 0 {
-		d = min(d, 5*365*24*time.Hour)          // ticks are 32 bits: 6.8 years
-		s.deadline = tickOf(l.now+int64(d)) + 1 // the tick that begins after it
+		d = min(d, 5*365*24*time.Hour)  // ticks are 32 bits: 6.8 years
+		at = tickOf(l.now+int64(d)) + 1 // the tick that begins after it
 	}
-	l.refile(c, s)
+	*l.deadline(s) = at
+	l.file(c, s)
 }
 
 // Pause stops reading from c, and calls of Data, until Resume: the peer is
@@ -230,7 +230,7 @@ func (l *Loop) Held(c Slot) bool { return l.slots.At(c).flags&(flagPaused|flagCo
 // again puts c in the list of connections whose carry is shown to Data at the
 // end of the batch.
 func (l *Loop) again(c Slot, s *slot) {
-	if s.carry != 0 && !s.is(flagResumed) {
+	if l.carry(s) != 0 && !s.is(flagResumed) {
 		s.flags |= flagResumed
 		l.resumed = append(l.resumed, l.ID(c))
 	}
@@ -242,7 +242,7 @@ func (l *Loop) rewatch(c Slot, s *slot) {
 	if s.flags&(flagPaused|flagCongested|flagEOF|flagConnecting) == 0 {
 		want |= unix.EPOLLIN
 	}
-	if s.pend != 0 || s.is(flagConnecting) {
+	if l.pend(s) != 0 || s.is(flagConnecting) {
 		want |= unix.EPOLLOUT
 	}
 	if want != s.watch {

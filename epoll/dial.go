@@ -22,7 +22,9 @@ func (l *Loop) Dial(addr, local *net.TCPAddr, tag uint32, timeout time.Duration)
 		l.kernel.Close(fd)
 		return 0, os.NewSyscallError("epoll_ctl", e)
 	}
-	s.tag = tag
+	if tag != 0 {
+		l.extra(s).tag = tag
+	}
 	l.setDeadline(c, s, timeout)
 	return c, nil
 }
@@ -70,7 +72,13 @@ func (l *Loop) connected(c Slot, s *slot, events uint32) {
 		}
 	}
 	s.flags &^= flagConnecting
-	s.deadline = 0
+	*l.deadline(s) = 0
+	tag := uint32(0)
+	if s.is(flagExtra) {
+		x := l.extra(s)
+		tag, x.tag = x.tag, 0
+		l.tidy(s)
+	}
 	l.rewatch(c, s)
-	l.opened(c, s.tag)
+	l.opened(c, tag)
 }

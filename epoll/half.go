@@ -19,7 +19,7 @@ func (l *Loop) Shut(c Slot) bool {
 	if s.fd < 0 || s.is(flagEnding) {
 		return true // the flush found it broken
 	}
-	if s.pend != 0 {
+	if l.pend(s) != 0 {
 		return false
 	}
 	if !s.is(flagShut) {

@@ -141,7 +141,14 @@ func serve(t testing.TB, cfg Config, sc script) (*Group, string) {
 	noLeak(t)
 	g := stillGroup(t, cfg, sc)
 	g.Start()
-	t.Cleanup(g.Stop)
+	t.Cleanup(func() {
+		g.Stop()
+		for _, l := range g.loops {
+			if n := checkExtras(t, l); n != 0 {
+				t.Errorf("%d extras are left at the end", n)
+			}
+		}
+	})
 	addr, err := g.Listen("127.0.0.1:0", 0)
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +166,12 @@ func stillLoop(t testing.TB, cfg Config, sc script) *Loop {
 	}
 	sc.loop = l
 	l.handler = &sc
-	t.Cleanup(l.exit)
+	t.Cleanup(func() {
+		l.exit()
+		if n := checkExtras(t, l); n != 0 {
+			t.Errorf("%d extras are left at the end", n)
+		}
+	})
 	return l
 }
 

@@ -47,14 +47,15 @@ type Loop struct {
 	resumed   []ID
 	serving   Slot // the connection whose event, deadline or carry is being handled
 
-	in    []byte // the read buffer, and in front of it room for a carry
-	out   []byte // the out scratch: bytes of connection outOf that await the flush
-	outOf Slot
-	evs   []unix.EpollEvent
-	iov   [2]unix.Iovec
-	bufs  bufs
-	duct  duct
-	taps  map[Slot][]Tap // of those with flagTapped
+	in     []byte // the read buffer, and in front of it room for a carry
+	out    []byte // the out scratch: bytes of connection outOf that await the flush
+	outOf  Slot
+	evs    []unix.EpollEvent
+	iov    [2]unix.Iovec
+	bufs   bufs
+	extras extras
+	duct   duct
+	taps   map[Slot][]Tap // of those with flagTapped
 
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
@@ -306,7 +307,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 		l.connected(c, s, ev.Events)
 		return
 	}
-	if ev.Events&unix.EPOLLOUT != 0 && s.pend != 0 {
+	if ev.Events&unix.EPOLLOUT != 0 && l.pend(s) != 0 {
 		if l.sendPending(c, s); s.gen != id.gen() {
 			return
 		}
@@ -338,8 +339,8 @@ func (l *Loop) readable(c Slot, s *slot) {
 		return
 	}
 	k := 0
-	if s.carry != 0 {
-		k = copy(l.in, l.bufs.bytes(s.carry))
+	if h := l.carry(s); h != 0 {
+		k = copy(l.in, l.bufs.bytes(h))
 	}
 	n, e := l.read(s.fd, l.in[k:k+l.cfg.ReadBuffer])
 	if s.is(flagTapped) {
@@ -377,11 +378,9 @@ func (l *Loop) show(c Slot, s *slot, in []byte) {
 		l.flush() // it may have written to others
 		return    // closed or detached within
 	}
-	if s.carry != 0 {
-		l.bufs.discard(&s.carry)
-	}
+	l.dropCarry(s)
 	if done < len(in) && !s.is(flagFinishing) {
-		if len(in)-done > l.cfg.maxCarry() || !l.bufs.add(&s.carry, in[done:], nil) {
+		if len(in)-done > l.cfg.maxCarry() || !l.bufs.add(&l.extra(s).carry, in[done:], nil) {
 			l.end(c, s, CauseBudget, none)
 			return
 		}
@@ -401,11 +400,11 @@ func (l *Loop) showCarry() {
 		return
 	}
 	s.flags &^= flagResumed
-	if s.carry == 0 || s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
+	if l.carry(s) == 0 || s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
 		return
 	}
 	l.serving = c
-	l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(s.carry))])
+	l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(l.carry(s)))])
 }
 
 // guard runs f outside of a batch; a panic in it is OnPanic's as it is there.

@@ -57,7 +57,7 @@ func (l *Loop) Direct(c Slot, b []byte) {
 }
 
 // Pending is how many bytes wait for c to take them.
-func (l *Loop) Pending(c Slot) int { return l.bufs.len(l.slots.At(c).pend) }
+func (l *Loop) Pending(c Slot) int { return l.bufs.len(l.pend(l.slots.At(c))) }
 
 // Flush sends what is in the scratch for c now.
 func (l *Loop) Flush(c Slot) { l.flushOf(c) }
@@ -95,7 +95,8 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 	if s.fd < 0 || s.flags&(flagFinishing|flagEnding) != 0 {
 		return // nothing may follow what Finish was called behind
 	}
-	if s.pend == 0 {
+	first := l.pend(s) == 0
+	if first {
 		var n int
 		var e unix.Errno
 		if len(b) == 0 {
@@ -120,13 +121,12 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 			a, b = b[n-len(a):], nil
 		}
 	}
-	waiting := l.bufs.len(s.pend) + len(a) + len(b)
+	waiting := l.bufs.len(l.pend(s)) + len(a) + len(b)
 	if waiting > l.cfg.MaxPending {
 		l.end(c, s, CausePending, none)
 		return
 	}
-	first := s.pend == 0
-	if !l.bufs.add(&s.pend, a, b) {
+	if !l.bufs.add(&l.extra(s).pend, a, b) {
 		l.end(c, s, CauseBudget, none)
 		return
 	}
@@ -141,13 +141,19 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 
 // progress starts the time anew in which a waiting byte must go.
 func (l *Loop) progress(c Slot, s *slot) {
-	s.stall = tickOf(l.now+int64(l.cfg.WriteTimeout)) + 1
-	l.refile(c, s)
+	was := l.dueAt(s)
+	x := l.extra(s)
+	x.stall = tickOf(l.now+int64(l.cfg.WriteTimeout)) + 1
+	// It is filed no later than was, if that is not 0, and may stay there.
+	if was == 0 || x.stall < was {
+		l.unlink(s)
+		l.file(c, s)
+	}
 }
 
 // sendPending writes what waits for c, now that the socket has room.
 func (l *Loop) sendPending(c Slot, s *slot) {
-	b := l.bufs.bytes(s.pend)
+	b := l.bufs.bytes(l.pend(s))
 	n, e := l.write(s.fd, b)
 	if s.is(flagTapped) {
 		l.wrote(c, b, nil, n)
@@ -159,12 +165,14 @@ func (l *Loop) sendPending(c Slot, s *slot) {
 		l.end(c, s, causeOf(e), e)
 		return
 	}
-	l.bufs.drop(&s.pend, n)
-	if s.pend != 0 {
+	x := l.extra(s)
+	l.bufs.drop(&x.pend, n)
+	if x.pend != 0 {
 		l.progress(c, s)
 		return
 	}
-	s.stall = 0
+	x.stall = 0
+	l.tidy(s)
 	if s.is(flagCongested) {
 		s.flags &^= flagCongested
 		l.again(c, s)

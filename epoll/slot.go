@@ -15,9 +15,10 @@ type ID uint64
 func (id ID) slot() Slot  { return Slot(id) }
 func (id ID) gen() uint32 { return uint32(id >> 32) }
 
-// slot is all that a loop keeps of a connection. It holds no pointers: the
-// garbage collector never looks at it, and an idle connection is this and the
-// handler's own state, nothing else.
+// slot is all that a loop keeps of a connection for which no bytes wait. It
+// holds no pointers: the garbage collector never looks at it, and an idle
+// connection is this and the handler's own state, nothing else. What few
+// connections need is in their extra.
 type slot struct {
 	gen   uint32 // generation; counts up when the slot is freed
 	fd    int32  // descriptor; -1 when the slot is free
@@ -25,16 +26,13 @@ type slot struct {
 	watch uint8 // epoll events that the kernel was last told to watch
 	cause Cause // why a finishing connection finishes
 
-	carry handle // bytes that arrived and that the handler left for later
-	pend  handle // bytes to be sent that the socket did not take
-	tag   uint32 // of Dial, until connected
-
-	// The timer wheel: the connection is linked into the bucket of tick
-	// filed (0: not linked), which is never later than deadline or stall.
-	filed      uint32
+	// The timer wheel: the connection is linked into a bucket. prev is 0 when
+	// it is not, and in the first of a bucket the bucket's number and headBit.
 	next, prev Slot
-	deadline   uint32 // tick at which the handler's Expired is due; 0: never
-	stall      uint32 // tick at which a write that makes no progress is given up; 0: no write waits
+
+	// The tick at which the handler's Expired is due; 0: never. With flagExtra
+	// it is the index of the connection's extra, and the tick is in that.
+	deadline uint32
 }
 
 // What a slot is doing, beside being open.
@@ -51,6 +49,7 @@ const (
 	flagKept                          // the handler keeps it open after the peer's FIN
 	flagUnwatched                     // taken from the poller while paused, see hungUp
 	flagTapped                        // somebody sees its bytes, see Tap
+	flagExtra                         // it has an extra
 )
 
 func (s *slot) is(f uint16) bool { return s.flags&f != 0 }

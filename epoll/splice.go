@@ -31,14 +31,14 @@ func (l *Loop) Splice(from, to Slot, most int) (n int) {
 	if (src.flags|dst.flags)&flagTapped != 0 {
 		return 0 // somebody wants to see the bytes
 	}
-	if src.fd < 0 || dst.fd < 0 || dst.pend != 0 || src.carry != 0 || dst.flags&(flagFinishing|flagEnding|flagShut) != 0 {
+	if src.fd < 0 || dst.fd < 0 || l.pend(dst) != 0 || l.carry(src) != 0 || dst.flags&(flagFinishing|flagEnding|flagShut) != 0 {
 		return 0
 	}
 	if _, onLinux := l.kernel.(linux); !onLinux || !l.duct.ready() {
 		return 0
 	}
 	gen := dst.gen
-	for n < most && dst.pend == 0 {
+	for n < most && l.pend(dst) == 0 {
 		in, e := splice(src.fd, l.duct.w, min(most-n, l.duct.size, l.cfg.ReadBuffer))
 		if e != none || in <= 0 {
 			return n // nothing there, FIN, or an error that the next read meets

@@ -2,6 +2,7 @@ package epoll
 
 import (
 	"reflect"
+	"runtime"
 	"testing"
 	"unsafe"
 
@@ -27,11 +28,25 @@ func pointers(t reflect.Type, path string) []string {
 }
 
 func TestASlotHoldsNoPointersAndIsSmall(t *testing.T) {
-	if ps := pointers(reflect.TypeFor[slot](), "slot"); ps != nil {
+	if ps := append(pointers(reflect.TypeFor[slot](), "slot"), pointers(reflect.TypeFor[extra](), "extra")...); ps != nil {
 		t.Errorf("the collector would look into %v", ps)
 	}
-	if n := unsafe.Sizeof(slot{}); n > 56 {
-		t.Errorf("a slot is %d bytes, want at most 56", n)
+	if n := unsafe.Sizeof(slot{}); n != 24 {
+		t.Errorf("a slot is %d bytes, want 24", n)
+	}
+	if n := unsafe.Sizeof(extra{}); n != 20 {
+		t.Errorf("an extra is %d bytes, want 20", n)
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	for _, page := range []uintptr{unsafe.Sizeof([pageSize]slot{}), unsafe.Sizeof([pageSize]extra{})} {
+		exact := false
+		for _, class := range m.BySize {
+			exact = exact || uintptr(class.Size) == page
+		}
+		if !exact {
+			t.Errorf("a page of %d bytes has no size class of its own", page)
+		}
 	}
 	// The walk itself finds pointers where there are some.
 	if ps := pointers(reflect.TypeFor[[2]struct{ a buffer }](), "x"); len(ps) != 1 {

@@ -13,12 +13,18 @@ const Tick = 50 * time.Millisecond
 // deadlines of different rounds, so the usual timeouts never meet in one.
 const wheelSize = 4096
 
+// headBit marks, in the prev of the first connection of a bucket, that the
+// rest is the bucket's number. There are fewer slots than that: descriptors
+// have 31 bits.
+const headBit Slot = 1 << 31
+
 // wheel is a hashed timer wheel over the slots of one loop: a bucket is a
 // doubly linked list through slot.next and slot.prev, so a timer needs no
-// object. A connection is in at most one bucket. Deadlines that activity
+// object. A connection is in at most one bucket, and that with a deadline is
+// in one whose turn comes no later than its dueAt. Deadlines that activity
 // would move all the time are not moved: a write that makes progress only
-// stores its new stall, and the connection is filed again when the old one
-// comes; protocols do the same with the time of the last byte.
+// stores its new stall, and the connection is filed again when the bucket has
+// its turn; protocols do the same with the time of the last byte.
 type wheel struct {
 	now     uint32 // the tick up to which buckets were visited
 	buckets [wheelSize]Slot
@@ -34,7 +40,7 @@ func tickOf(ns int64) uint32 { return uint32(ns/int64(Tick)) + 1 }
 func (l *Loop) link(c Slot, s *slot, at uint32) {
 	w := &l.wheel
 	i := at % wheelSize
-	s.filed, s.prev, s.next = at, 0, w.buckets[i]
+	s.prev, s.next = headBit|Slot(i), w.buckets[i]
 	if s.next != 0 {
 		l.slots.At(s.next).prev = c
 	}
@@ -44,37 +50,30 @@ func (l *Loop) link(c Slot, s *slot, at uint32) {
 }
 
 func (l *Loop) unlink(s *slot) {
-	if s.filed == 0 {
+	if s.prev == 0 {
 		return
 	}
 	w := &l.wheel
 	if s.next != 0 {
 		l.slots.At(s.next).prev = s.prev
 	}
-	if s.prev != 0 {
+	if s.prev&headBit == 0 {
 		l.slots.At(s.prev).next = s.next
 	} else {
-		i := s.filed % wheelSize
+		i := s.prev &^ headBit
 		if w.buckets[i] = s.next; s.next == 0 {
 			w.full[i/64] &^= 1 << (i % 64)
 		}
 	}
-	s.filed, s.next, s.prev = 0, 0, 0
+	s.next, s.prev = 0, 0
 	w.count--
 }
 
-// refile links c for the earlier of its two deadlines, unless it is filed no
-// later than that already.
-func (l *Loop) refile(c Slot, s *slot) {
-	at := s.deadline
-	if s.stall != 0 && (at == 0 || s.stall < at) {
-		at = s.stall
+// file links c, which is not linked, for the earlier of its two deadlines.
+func (l *Loop) file(c Slot, s *slot) {
+	if at := l.dueAt(s); at != 0 {
+		l.link(c, s, max(at, l.wheel.now+1))
 	}
-	if at == 0 || s.filed != 0 && s.filed <= at {
-		return
-	}
-	l.unlink(s)
-	l.link(c, s, max(at, l.wheel.now+1))
 }
 
 // advance visits the buckets of the ticks that have passed until tick now, and
@@ -94,11 +93,11 @@ func (l *Loop) advance(now uint32) {
 		if w.full[i/64]&(1<<(i%64)) == 0 {
 			continue
 		}
-		// Take the whole list off the wheel first: firing may link and
-		// unlink connections, this bucket's included.
+		// Note the whole list first: firing may link and unlink connections,
+		// this bucket's included. Those of a later round stay where they are.
 		l.due = l.due[:0]
 		for c := w.buckets[i]; c != 0; c = l.slots.At(c).next {
-			if l.slots.At(c).filed <= now {
+			if at := l.dueAt(l.slots.At(c)); at <= now || at%wheelSize != i {
 				l.due = append(l.due, l.ID(c))
 			}
 		}
@@ -116,12 +115,14 @@ func (l *Loop) advance(now uint32) {
 // fire files c again when its deadlines have moved, and acts on those that passed.
 func (l *Loop) fire(c Slot, s *slot, now uint32) {
 	l.unlink(s)
-	if s.stall != 0 && s.stall <= now {
-		l.end(c, s, CauseStalled, none)
-		return
+	if s.is(flagExtra) {
+		if at := l.extra(s).stall; at != 0 && at <= now {
+			l.end(c, s, CauseStalled, none)
+			return
+		}
 	}
-	if s.deadline != 0 && s.deadline <= now {
-		s.deadline = 0
+	if at := l.deadline(s); *at != 0 && *at <= now {
+		*at = 0
 		switch {
 		case s.is(flagConnecting):
 			l.end(c, s, CauseTimeout, none)
@@ -130,13 +131,11 @@ func (l *Loop) fire(c Slot, s *slot, now uint32) {
 			l.end(c, s, s.cause, none)
 			return
 		}
-		id := l.ID(c)
+		l.file(c, s) // for a stall, also if Expired panics
 		l.handler.Expired(c)
-		if c, s = l.find(id); s == nil {
-			return
-		}
+		return
 	}
-	l.refile(c, s)
+	l.file(c, s)
 }
 
 // untilNext is how long the loop may sleep, in milliseconds; -1 for ever.

@@ -173,6 +173,10 @@ func TestAHandlerMayCloseOthersOfTheSameBucket(t *testing.T) {
 			l.SetDeadline(chair(t, l), time.Second)
 		}
 	}})
+	for ; l.top < 2*wheelSize; l.top++ { // the slots have other numbers than the buckets
+		l.slots.Grow(l.top)
+		l.slots.At(l.top).fd = -1
+	}
 	for range 10 {
 		c := chair(t, l)
 		l.SetDeadline(c, 100*time.Millisecond)
@@ -220,14 +224,23 @@ func checkWheel(t *testing.T, l *Loop) {
 		if bit := w.full[i/64]&(1<<(i%64)) != 0; bit != (w.buckets[i] != 0) {
 			t.Fatalf("bucket %d: its bit is %v, its head %d", i, bit, w.buckets[i])
 		}
-		prev := Slot(0)
+		prev := headBit | Slot(i)
+		next := w.now + 1 + (i-w.now-1)%wheelSize // when it has its turn
 		for c := w.buckets[i]; c != 0; c = l.slots.At(c).next {
 			s := l.slots.At(c)
-			if s.fd < 0 || s.filed%wheelSize != i || s.prev != prev {
-				t.Fatalf("slot %d in bucket %d: fd %d, filed %d, prev %d, want %d", c, i, s.fd, s.filed, s.prev, prev)
+			if s.fd < 0 || s.prev != prev {
+				t.Fatalf("slot %d in bucket %d: fd %d, prev %#x, want %#x", c, i, s.fd, s.prev, prev)
+			}
+			if at := l.dueAt(s); at != 0 && next > max(at, w.now+1) {
+				t.Fatalf("slot %d is due at tick %d, its bucket %d has its turn at %d", c, at, i, next)
 			}
 			prev = c
 			linked++
+		}
+	}
+	for c := Slot(1); c < l.top; c++ {
+		if s := l.slots.At(c); s.prev == 0 && (s.next != 0 || s.fd >= 0 && l.dueAt(s) != 0) {
+			t.Fatalf("slot %d is not linked, but its next is %d and it is due at tick %d", c, s.next, l.dueAt(s))
 		}
 	}
 	if linked != w.count {
@@ -280,7 +293,10 @@ func TestUntilNextSleepsToTheTickOfTheNextDeadline(t *testing.T) {
 // TestTheWheelAgreesWithANaiveModel drives deadlines and write stalls at random
 // beside a map of what is due when.
 func TestTheWheelAgreesWithANaiveModel(t *testing.T) {
-	type due struct{ deadline, stall int64 } // 0: none
+	type due struct {
+		deadline, stall int64 // 0: none
+		carry           int   // bytes
+	}
 	const stallAfter = 7 * time.Second
 	r := rand.New(rand.NewPCG(1, 2))
 	model := map[Slot]*due{}
@@ -328,7 +344,7 @@ func TestTheWheelAgreesWithANaiveModel(t *testing.T) {
 			return
 		}
 		s := l.slots.At(c)
-		switch r.IntN(10) {
+		switch r.IntN(13) {
 		case 0:
 			l.Close(c)
 		case 1:
@@ -338,11 +354,26 @@ func TestTheWheelAgreesWithANaiveModel(t *testing.T) {
 			l.progress(c, s)
 			m.stall = l.now + int64(stallAfter)
 		case 3, 4:
-			s.stall, m.stall = 0, 0
+			if m.stall = 0; s.is(flagExtra) {
+				l.extra(s).stall = 0
+				l.tidy(s)
+			}
 		case 5:
 			d := time.Duration(r.Int64N(int64(900 * time.Second)))
 			l.SetDeadline(c, d+1)
 			m.deadline = l.now + int64(d) + 1
+		case 6: // another use of the extra that has the stall
+			if n := l.bufs.len(l.carry(s)); n != m.carry {
+				t.Fatalf("slot %d has a carry of %d bytes, the model says %d", c, n, m.carry)
+			}
+			if l.bufs.add(&l.extra(s).carry, []byte("left"), nil) {
+				m.carry += len("left")
+			}
+		case 7:
+			l.dropCarry(s)
+			m.carry = 0
+		case 8: // as when a dial is connected: it stays linked where it is
+			*l.deadline(s), m.deadline = 0, 0
 		default:
 			d := time.Duration(r.Int64N(int64(3 * time.Second)))
 			l.SetDeadline(c, d+1)
@@ -368,9 +399,93 @@ func TestTheWheelAgreesWithANaiveModel(t *testing.T) {
 		if step%100 == 0 {
 			checkWheel(t, l)
 			checkNext(t, l)
+			checkExtras(t, l)
 		}
 	}
 	if fired < 1000 || stalled < 50 {
 		t.Errorf("only %d deadlines and %d stalls: the model was not tried", fired, stalled)
 	}
+}
+
+// Idle connections cost nothing until their time: one that is not due is not
+// touched when the wheel comes round to its bucket.
+func TestAConnectionThatIsNotDueIsLeftAlone(t *testing.T) {
+	a := newAlarm(t)
+	const round = wheelSize * Tick
+	c, behind := chair(t, a.Loop), chair(t, a.Loop)
+	for _, d := range []time.Duration{2 * time.Minute, round + time.Minute, 4*round - Tick} {
+		a.start, a.rang = a.now, map[Slot][]time.Duration{}
+		a.SetDeadline(c, d)
+		a.SetDeadline(behind, d) // the first of the bucket
+		linked := [2]slot{*a.slots.At(c), *a.slots.At(behind)}
+		for slept := time.Duration(0); slept < d-Tick; slept += Tick {
+			sleep(a.Loop, Tick)
+			if len(a.due) != 0 || linked != [2]slot{*a.slots.At(c), *a.slots.At(behind)} {
+				t.Fatalf("due in %v, touched after %v", d, slept)
+			}
+		}
+		a.steps(4 * Tick)
+		a.once(t, c, d)
+		a.once(t, behind, d)
+		a.due = a.due[:0]
+	}
+}
+
+// A write that makes progress is not filed anew each time; when it makes none
+// any more, it is given up in time.
+func TestProgressMovesNothingOnTheWheelUntilTheBucketHasItsTurn(t *testing.T) {
+	ends := newEnds()
+	l := stillLoop(t, Config{WriteTimeout: 10 * time.Second}, script{ends: ends})
+	c := chair(t, l)
+	s := l.slots.At(c)
+	l.progress(c, s)
+	var moved []time.Duration
+	begin := l.now
+	for range 30 * time.Second / Tick {
+		sleep(l, Tick)
+		was := s.prev
+		if l.progress(c, s); s.prev != was {
+			t.Fatal("progress has moved it")
+		}
+		if len(l.due) > 0 {
+			moved = append(moved, time.Duration(l.now-begin))
+			l.due = l.due[:0]
+		}
+	}
+	if len(moved) < 2 || len(moved) > 3 {
+		t.Errorf("it was filed anew at %v, want once in 10 s", moved)
+	}
+	last := l.now
+	for l.Len() > 0 && l.now < last+int64(time.Minute) {
+		sleep(l, Tick)
+	}
+	awaitCause(t, ends, CauseStalled)
+	if d := time.Duration(l.now - last); d < 10*time.Second || d > 10*time.Second+2*Tick {
+		t.Errorf("it was given up after %v", d)
+	}
+}
+
+// OnPanic need not close the connection: whoever does not still has it given
+// up when it stalls.
+func TestAStallIsNotForgottenWhenExpiredPanics(t *testing.T) {
+	ends := newEnds()
+	panics := 0
+	cfg := Config{WriteTimeout: 3 * time.Second, MaxPending: 64 << 20, OnPanic: func(*Loop, Slot, any) { panics++ }}
+	l := stillLoop(t, cfg, script{ends: ends, expired: func(*Loop, Slot) { panic("expired") }})
+	c, _ := couple(t, l)
+	l.Direct(c, make([]byte, 4<<20))
+	if l.Pending(c) == 0 {
+		t.Fatal("the socket took everything")
+	}
+	l.SetDeadline(c, time.Second)
+	for range 5 * time.Second / Tick {
+		func() {
+			defer l.goOn()
+			sleep(l, Tick)
+		}()
+	}
+	if panics != 1 {
+		t.Errorf("%d panics, want 1", panics)
+	}
+	awaitCause(t, ends, CauseStalled)
 }
