@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"wspoll/epoll"
@@ -17,9 +18,10 @@ import (
 )
 
 // midMessage is how many parsers the loops keep aside.
-func (s *testServer) midMessage() (n int) {
-	s.group.Do(func(l *epoll.Loop) { n += len(s.shards[l.Index()].parsers) })
-	return n
+func (s *testServer) midMessage() int64 {
+	var n atomic.Int64
+	s.group.Do(func(l *epoll.Loop) { n.Add(int64(len(s.shards[l.Index()].parsers))) })
+	return n.Load()
 }
 
 func TestCutMessagesAllocateNothing(t *testing.T) {
@@ -69,7 +71,7 @@ func TestCutMessagesAllocateNothing(t *testing.T) {
 					t.Errorf("%d parsers are kept between messages", n)
 				}
 				half(parts[0])
-				if n := s.midMessage(); n != conns {
+				if n := s.midMessage(); n != int64(conns) {
 					t.Errorf("%d parsers are kept of %d connections in a message", n, conns)
 				}
 			})
