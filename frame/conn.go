@@ -2,18 +2,16 @@ package frame
 
 import "github.com/gobwas/ws"
 
-// Conn is the protocol state of one endpoint, server or client: a Parser, the
-// answers that §5.5 asks for, and the closing handshake of §7. It has no
-// pointers. The zero value is a connection just opened.
+// State is what an endpoint, server or client, must know of a connection between
+// two messages: how far the closing handshake of §7 is, and the extension in use
+// (§9.1). It has no pointers and 6 bytes. The zero value is a connection just opened.
 //
-// A Conn belongs to the goroutine that reads the connection; whoever else
-// wants to send a Close asks that goroutine.
-type Conn struct {
-	Parser
+// Within a message there is a Parser too, see Next.
+type State struct {
 	code  ws.StatusCode // of the peer's Close
-	state uint8         // closeSent, closeReceived
+	close uint8         // closeSent, closeReceived
 
-	// Deflate is what was agreed on compression; the Conn itself only keeps it.
+	// Deflate is what was agreed on compression; the State itself only keeps it.
 	Deflate Terms
 }
 
@@ -22,9 +20,29 @@ const (
 	closeReceived
 )
 
-// Next is Parser.Next, and does what an endpoint owes to what it found. The
+// Conn is the protocol of one endpoint, server or client: a Parser, the answers
+// that §5.5 asks for, and the closing handshake of §7. It has no pointers. The
+// zero value is a connection just opened.
+//
+// A Conn belongs to the goroutine that reads the connection; whoever else
+// wants to send a Close asks that goroutine.
+type Conn struct {
+	Parser
+	State
+}
+
+// Next is State.Next with the Conn's own Parser.
+func (c *Conn) Next(r *Rules, in, out []byte, piece *Piece) (n int, out2 []byte, err error) {
+	return c.State.Next(&c.Parser, r, in, out, piece)
+}
+
+// Next is p.Next, and does what an endpoint owes to what it found. The
 // frames it owes are appended to out, whole ones only, and masked when we are
 // the client; the caller sends them.
+//
+// p is the connection's Parser. Between two messages that is a zero value, so
+// who has very many connections need not keep one for each; until a message
+// that has begun ends, it must be the same one.
 //
 //   - A ping is answered by a pong of the same payload (§5.5.2), unless a
 //     Close was sent before.
@@ -42,25 +60,25 @@ const (
 //
 // Calls that consume n bytes make out grow by at most n+127 bytes for a server,
 // 3*n+131 for a client.
-func (c *Conn) Next(r *Rules, in, out []byte, piece *Piece) (n int, out2 []byte, err error) {
-	if c.state&closeReceived != 0 {
+func (s *State) Next(p *Parser, r *Rules, in, out []byte, piece *Piece) (n int, out2 []byte, err error) {
+	if s.close&closeReceived != 0 {
 		*piece = Piece{}
 		return len(in), out, nil
 	}
-	n, err = c.Parser.Next(r, in, piece)
+	n, err = p.Next(r, in, piece)
 	if err == nil && (n == 0 || piece.Op&bitControl == 0) {
 		return n, out, nil
 	}
-	return c.react(r, n, out, piece, err)
+	return s.react(p, r, n, out, piece, err)
 }
 
 // react does what a control frame or an error asks for.
-func (c *Conn) react(r *Rules, n int, out []byte, piece *Piece, err error) (int, []byte, error) {
+func (s *State) react(p *Parser, r *Rules, n int, out []byte, piece *Piece, err error) (int, []byte, error) {
 	if err == nil && piece.Op == ws.OpClose {
-		c.code, _, err = ParseClose(piece.Data)
+		s.code, _, err = ParseClose(piece.Data)
 		if err != nil {
-			c.code = 0
-			n, err = c.fail(err.(*Error))
+			s.code = 0
+			n, err = p.fail(err.(*Error))
 		}
 	}
 	switch {
@@ -68,19 +86,19 @@ func (c *Conn) react(r *Rules, n int, out []byte, piece *Piece, err error) (int,
 	// status code before proceeding to _Close the WebSocket Connection_".
 	case err != nil:
 		e := err.(*Error)
-		return n, c.AppendClose(r, out, e.Code, e.Msg), err
+		return n, s.AppendClose(r, out, e.Code, e.Msg), err
 
 	// §5.5.1: an endpoint that "did not previously send a Close frame […]
 	// MUST send a Close frame in response".
 	case piece.Op == ws.OpClose:
-		c.state |= closeReceived
-		return n, c.AppendClose(r, out, c.code, ""), nil
+		s.close |= closeReceived
+		return n, s.AppendClose(r, out, s.code, ""), nil
 
 	// §5.5.2: "an endpoint MUST send a Pong frame in response, unless it
 	// already received a Close frame"; §5.5.3: with "identical" data. After
 	// a Close of our own the pong could only come behind it, where the peer
 	// no longer looks.
-	case piece.Op == ws.OpPing && c.state&closeSent == 0:
+	case piece.Op == ws.OpPing && s.close&closeSent == 0:
 		if r.Client {
 			return n, AppendMasked(out, true, ws.OpPong, r.mask(), piece.Data), nil
 		}
@@ -92,11 +110,11 @@ func (c *Conn) react(r *Rules, n int, out []byte, piece *Piece, err error) (int,
 // AppendClose appends a Close frame to out and so starts the closing handshake
 // (§7.1.2). A second call appends nothing: an endpoint sends one Close. For
 // code and reason see the function AppendClose.
-func (c *Conn) AppendClose(r *Rules, out []byte, code ws.StatusCode, reason string) []byte {
-	if c.state&closeSent != 0 {
+func (s *State) AppendClose(r *Rules, out []byte, code ws.StatusCode, reason string) []byte {
+	if s.close&closeSent != 0 {
 		return out
 	}
-	c.state |= closeSent
+	s.close |= closeSent
 	if r.Client {
 		return AppendMaskedClose(out, r.mask(), code, reason)
 	}
@@ -105,16 +123,16 @@ func (c *Conn) AppendClose(r *Rules, out []byte, code ws.StatusCode, reason stri
 
 // CloseSent reports whether a Close was appended to any out. No data frame
 // may follow it (§5.5.1).
-func (c *Conn) CloseSent() bool { return c.state&closeSent != 0 }
+func (s *State) CloseSent() bool { return s.close&closeSent != 0 }
 
 // CloseReceived reports whether the peer's Close has come. When CloseSent is
 // true as well, the closing handshake is over: the server closes the TCP
 // connection, the client waits for that (§7.1.1).
-func (c *Conn) CloseReceived() bool { return c.state&closeReceived != 0 }
+func (s *State) CloseReceived() bool { return s.close&closeReceived != 0 }
 
 // PeerCode returns the code of the Close that was received, 1005 if it had
 // none, and 0 if no valid Close was received.
-func (c *Conn) PeerCode() ws.StatusCode { return c.code }
+func (s *State) PeerCode() ws.StatusCode { return s.code }
 
 // mask makes the key for one frame that we send as a client.
 func (r *Rules) mask() [4]byte {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 )
@@ -242,6 +244,12 @@ func TestEveryFrameOfAClientHasItsOwnKey(t *testing.T) {
 	}
 }
 
+func TestStateIsSmallAndWithoutPointers(t *testing.T) {
+	if size := unsafe.Sizeof(State{}); size != 6 || hasPointers(reflect.TypeFor[State]()) {
+		t.Errorf("%d bytes, pointers: %v", size, hasPointers(reflect.TypeFor[State]()))
+	}
+}
+
 func TestAnsweringDoesNotAllocate(t *testing.T) {
 	in := wire("89 85 37 fa 21 3d 7f 9f 4d 51 58 88 82 00 00 00 00 03 e8")
 	out, buf := make([]byte, 0, 100), make([]byte, len(in))
@@ -301,6 +309,24 @@ func FuzzConn(f *testing.F) {
 		out2, _, err2 := talk(t, &byBytes, rules, input, oneByOne)
 		if !bytes.Equal(out, out2) || err != err2 {
 			t.Fatalf("cut otherwise: % x, %v\n% x, %v", out, err, out2, err2)
+		}
+		// A State that gets a new Parser wherever no message has begun says the same.
+		var s State
+		var p Parser
+		var piece Piece
+		var out3 []byte
+		var err3 error
+		for in := bytes.Clone(input); len(in) > 0 && err3 == nil; {
+			var n int
+			if n, out3, err3 = s.Next(&p, rules, in, out3, &piece); n == 0 {
+				break
+			}
+			if in = in[n:]; err3 == nil && !p.MidMessage() {
+				p = Parser{}
+			}
+		}
+		if !bytes.Equal(out, out3) || err != err3 || s != c.State {
+			t.Fatalf("with new parsers: % x, %v, %+v\n% x, %v, %+v", out, err, c.State, out3, err3, s)
 		}
 		// A pong to a server's ping costs four bytes more than the ping, so at
 		// most three times; and there is one Close, at most 131 bytes.

@@ -65,7 +65,8 @@
 //
 // A Conn is a Parser that also answers pings and does both sides of the
 // closing handshake. An intermediary that only passes frames on uses the
-// Parser; an endpoint uses the Conn.
+// Parser; an endpoint uses the Conn. One with a million idle connections keeps
+// of each only its State, 6 bytes: between two messages a Parser is its zero value.
 //
 // An Inflater decompresses the messages of permessage-deflate (RFC 7692) as they
 // come, and a Deflater compresses them; both serve all connections of a

@@ -94,12 +94,12 @@ type deflation struct {
 }
 
 // inflate gives the endpoint what the compressed piece in sh.piece inflates to,
-// and reports how much of in is consumed: n, as the parser did, or less when the
-// peer must read first; what is left comes again. before is the parser before it.
+// and reports how much of its payload is done with: all, or less when the peer
+// must read first; then what is left must come again.
 //
 // Limits are for what comes out: what is over MaxMessage is inflated to at most
 // one buffer of the inflater's, which is there anyway, and no endpoint sees it.
-func (sh *shard) inflate(c epoll.Slot, st *state, conn Conn, ep *Endpoint, in []byte, n int, before *frame.Parser) int {
+func (sh *shard) inflate(c epoll.Slot, st *state, conn Conn, ep *Endpoint) int {
 	q, p := &sh.squeeze, &sh.piece
 	if q.inflater == nil {
 		q.inflater = frame.NewInflater()
@@ -118,7 +118,7 @@ func (sh *shard) inflate(c epoll.Slot, st *state, conn Conn, ep *Endpoint, in []
 		last := p.Last && !more
 		if fault := m.check(&q.rules, p.Op, out, last, err); fault != nil {
 			sh.punish(c, st, fault)
-			return len(in)
+			return len(p.Data)
 		}
 		if len(out) > 0 || last {
 			// The endpoint may write to it, and the inflater needs it as it is.
@@ -130,24 +130,24 @@ func (sh *shard) inflate(c epoll.Slot, st *state, conn Conn, ep *Endpoint, in []
 			m.begun, start = true, false
 			sh.take(c, st, conn, ep, &q.piece)
 			if sh.loop.ID(c) != conn.id || st.phase != phaseOpen || st.proto.CloseSent() {
-				return n
+				return len(p.Data)
 			}
 		}
 		switch {
 		case last && terms.FreshIn():
 			sh.forgetIn(c)
-			return n
+			return len(p.Data)
 		case last:
 			sh.keepIn(c, st, progress{})
-			return n
+			return len(p.Data)
 		case !more:
 			sh.keepIn(c, st, m)
-			return n
+			return len(p.Data)
 		case used < len(p.Data) && sh.loop.Held(c):
 			if sh.keepIn(c, st, m) {
-				n = st.proto.Unread(before, &q.rules, in, n, p, used)
+				return used
 			}
-			return n
+			return len(p.Data)
 		}
 	}
 }

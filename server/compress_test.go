@@ -584,7 +584,7 @@ func TestCompressedMessagesAllocateNothing(t *testing.T) {
 }
 
 func TestWhatAnIdleConnectionHoldsWithCompression(t *testing.T) {
-	if n := unsafe.Sizeof(state{}); n > 56 {
+	if n := unsafe.Sizeof(state{}); n > 24 {
 		t.Errorf("the state of a connection is %d bytes: what was agreed on should cost none", n)
 	}
 	held := func(s *testServer) (in, out int) {

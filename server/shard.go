@@ -15,18 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is what the server keeps of a connection beside the loop's slot. No
-// pointers: what few connections need is in maps of the shard.
+// state is what the server keeps of a connection beside the loop's slot, 24
+// bytes. No pointers: what few connections need is in maps of the shard.
 type state struct {
-	proto    frame.Conn
 	seen     uint32 // tick at which something last arrived
+	place    uint32 // on the topic of group; or when its next heart beat is due, see beat
+	group    uint16 // of the topic that it is on, see topic_local.go
+	flags    uint16
 	endpoint uint16 // index in Server.endpoints
-	protocol uint8  // index of the subprotocol plus one
+	proto    frame.State
+	protocol uint8 // index of the subprotocol plus one
 	phase    phase
 	reason   Reason
-	flags    uint8
-	group    uint16 // of the topic that it is on, see topic_local.go
-	place    uint32 // there; or when its next heart beat is due, see beat
 }
 
 type phase uint8
@@ -38,14 +38,15 @@ const (
 )
 
 const (
-	flagSpoke     uint8 = 1 << iota // a byte of the request has come
-	flagPinged                      // the idle ping was sent and nothing came since
-	flagMidSend                     // a message of ours has begun and not ended
-	flagPostponed                   // messages wait for its end, in shard.postponed
-	flagJoining                     // a message in fragments is in shard.joins
-	flagQueued                      // there is a queue in shard.queues for Endpoint.Blocking
-	flagUpgraded                    // the 101 was sent
-	flagDeflating                   // the message of flagMidSend is compressed
+	flagSpoke      uint16 = 1 << iota // a byte of the request has come
+	flagPinged                        // the idle ping was sent and nothing came since
+	flagMidSend                       // a message of ours has begun and not ended
+	flagPostponed                     // messages wait for its end, in shard.postponed
+	flagMidMessage                    // a message of the peer's has, its parser is in shard.parsers
+	flagJoining                       // a message in fragments is in shard.joins
+	flagQueued                        // there is a queue in shard.queues for Endpoint.Blocking
+	flagUpgraded                      // the 101 was sent
+	flagDeflating                     // the message of flagMidSend is compressed
 )
 
 // shard is the server's part of one loop. Its fields belong to the loop's
@@ -62,6 +63,7 @@ type shard struct {
 	read    []byte    // the bytes of the connection until now, during Open
 	adopted *adoption // set around the Add of a connection that comes from net/http
 
+	parsers   map[epoll.Slot]frame.Parser // of connections in the middle of a message
 	joins     map[epoll.Slot]*frame.Joiner
 	postponed map[epoll.Slot][]byte
 	queues    map[epoll.Slot]*queue
@@ -84,6 +86,7 @@ func newShard(srv *Server, l *epoll.Loop) *shard {
 		srv:       srv,
 		loop:      l,
 		rules:     frame.Rules{MaxMessage: uint64(max(0, srv.cfg.MaxMessage))},
+		parsers:   map[epoll.Slot]frame.Parser{},
 		joins:     map[epoll.Slot]*frame.Joiner{},
 		postponed: map[epoll.Slot][]byte{},
 		queues:    map[epoll.Slot]*queue{},
@@ -129,7 +132,8 @@ func (sh *shard) Data(c epoll.Slot, in []byte) int {
 	return len(in)
 }
 
-// frames is the way of a byte through an open connection.
+// frames is the way of a byte through an open connection. Its parser is kept
+// aside only in the middle of a message: idle connections have none.
 func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 	st.seen = sh.loop.Tick()
 	st.flags &^= flagPinged
@@ -139,12 +143,16 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 	if st.proto.Deflate.On() {
 		rules = &sh.squeeze.rules
 	}
-	var before frame.Parser
+	var parser, before frame.Parser
+	if st.flags&flagMidMessage != 0 {
+		parser = sh.parsers[c]
+	}
+	defer sh.keepParser(conn.id, st, &parser) // also when an endpoint panics
 	for done < len(in) {
 		if rules != &sh.rules {
-			before = st.proto.Parser
+			before = parser
 		}
-		n, out, err := st.proto.Next(rules, in[done:], sh.loop.Out(c), &sh.piece)
+		n, out, err := st.proto.Next(&parser, rules, in[done:], sh.loop.Out(c), &sh.piece)
 		sh.loop.SetOut(out)
 		if sh.loop.ID(c) != conn.id {
 			return len(in) // the socket was found broken
@@ -163,12 +171,14 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 		case p.Op.IsControl() || st.proto.CloseSent():
 			// Answered already, or too late to matter.
 		case p.Compressed:
-			n = sh.inflate(c, st, conn, ep, in[done:], n, &before)
+			if k := sh.inflate(c, st, conn, ep); k < len(p.Data) {
+				n = parser.Unread(&before, rules, in[done:], n, p, k)
+			}
 		default:
 			sh.take(c, st, conn, ep, p)
 		}
 		done += n
-		if sh.loop.ID(c) != conn.id {
+		if sh.loop.ID(c) != conn.id || st.phase != phaseOpen {
 			return len(in) // ended meanwhile
 		}
 		if sh.loop.Held(c) {
@@ -176,6 +186,25 @@ func (sh *shard) frames(c epoll.Slot, st *state, in []byte) (done int) {
 		}
 	}
 	return done
+}
+
+// keepParser puts a connection's parser aside until more of its message comes.
+// Between two messages there is nothing to keep.
+func (sh *shard) keepParser(id epoll.ID, st *state, p *frame.Parser) {
+	c, ok := sh.loop.Find(id)
+	switch {
+	case !ok: // forget has seen to it, and st may be another connection's
+	case st.phase == phaseOpen && *p != frame.Parser{}:
+		sh.parsers[c] = *p
+		st.flags |= flagMidMessage
+	case st.flags&flagMidMessage != 0:
+		sh.dropParser(c, st)
+	}
+}
+
+func (sh *shard) dropParser(c epoll.Slot, st *state) {
+	delete(sh.parsers, c)
+	st.flags &^= flagMidMessage
 }
 
 // take gives a piece of a message, as it was before it was compressed, to the
@@ -364,6 +393,9 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 
 // forget drops what the maps hold of c.
 func (sh *shard) forget(c epoll.Slot, st *state) {
+	if st.flags&flagMidMessage != 0 {
+		sh.dropParser(c, st)
+	}
 	if st.flags&flagJoining != 0 {
 		sh.endJoin(c, st)
 	}

@@ -163,7 +163,7 @@ func (s *simulation) count() {
 		}
 	}
 	for _, sh := range s.srv.shards {
-		if n := len(sh.joins) + len(sh.postponed) + len(sh.queues) + len(sh.values) + len(sh.faults); n > 0 {
+		if n := len(sh.parsers) + len(sh.joins) + len(sh.postponed) + len(sh.queues) + len(sh.values) + len(sh.faults); n > 0 {
 			s.fail("nobody is there, and %d entries are left in the maps of a loop", n)
 		}
 		if sh.loop.Len() != 0 {

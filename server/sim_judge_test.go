@@ -20,6 +20,9 @@ func (c *simClient) look(sh *shard, slot epoll.Slot) {
 	c.sh, c.slot = sh, slot
 	st := sh.conns.At(slot)
 	pending := sh.loop.Pending(slot)
+	if p, kept := sh.parsers[slot]; kept != (st.flags&flagMidMessage != 0) || kept && !p.MidMessage() {
+		c.fail("a parser is kept aside: %v, its flag says %v: %+v", kept, !kept, p)
+	}
 	if sh.loop.Held(slot) {
 		c.heldAt, c.heldStep = now, c.sim.steps[sh.loop.Index()]
 		if pending == 0 {
