@@ -258,7 +258,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", o.maxConnections, "possible", room)
 	}
-	trace := o.trace.start(stdout)
+	trace := o.trace.start(stdout, log)
 	defer trace.close()
 	cfg.Trace, cfg.TracePath = trace.proxy(), trace.paths()
 	px, err := proxy.New(cfg)

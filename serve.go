@@ -250,7 +250,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", maxConnections, "possible", room)
 	}
-	trace := o.trace.start(stdout)
+	trace := o.trace.start(stdout, log)
 	defer trace.close()
 	srv, err := server.New(server.Config{
 		Loops:            o.loops,
