@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -50,7 +51,7 @@ Every case has a verdict: ok, non-strict (the RFC tolerates it, or a SHOULD was 
 right thing came late), failed, unimplemented. The report goes to stdout, with the bytes of
 both directions explained for what is not ok; progress goes to stderr. Exit status 1: a case
 failed.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, name := range []string{"parallel", "cut", "insecure", "origin", "header"} {
 				if o.server != "" && cmd.Flags().Changed(name) && !wasFromEnvironment(cmd.Flags(), name) {
@@ -101,11 +102,31 @@ func (o *conformOptions) check(args []string) (conform.Options, error) {
 		return c, errors.New("--list has no form for --junit; it has one for --json")
 	case len(args) > 0 && o.server != "":
 		return c, fmt.Errorf("there is a URL, %s, and --server %s; only one of them can be tested", args[0], o.server)
+	case len(args) > 1:
+		return c, fmt.Errorf("%s is one URL too many; one server is tested at a time", shown(args[1]))
+	case o.server != "" && !isListenAddress(o.server):
+		return c, &badValue{flag: "server", value: o.server, want: listenForm}
 	case len(args) == 0 && o.server == "" && !o.list:
 		return c, errors.New("what is to be tested? give the URL of a server, or --server ADDR for clients to connect to")
 	}
-	_, err := parseHeaders(o.headers)
-	return c, err
+	if _, err := parseHeaders(o.headers); err != nil {
+		return c, err
+	}
+	for _, l := range o.headers {
+		name, _, _ := strings.Cut(l, ":")
+		switch key := http.CanonicalHeaderKey(name); {
+		case key == "Sec-Websocket-Protocol": // the cases offer it
+		case key == "Origin":
+			return c, ownHeader(name, "--origin")
+		case key == "Host":
+			return c, ownHeader(name, "")
+		default:
+			if _, own := ownHeaders[key]; own {
+				return c, ownHeader(name, "")
+			}
+		}
+	}
+	return c, nil
 }
 
 func (o *conformOptions) run(args []string, stdout, stderr io.Writer) error {
@@ -133,7 +154,10 @@ func (o *conformOptions) run(args []string, stdout, stderr io.Writer) error {
 	if o.server != "" {
 		l, err := net.Listen("tcp", o.server)
 		if err != nil {
-			return failed(err)
+			return failed(listenError("server", o.server, err))
+		}
+		if err := o.writable(); err != nil {
+			return failed(errors.Join(err, l.Close()))
 		}
 		fmt.Fprintf(stderr, "ws://%s/getCaseCount, /runCase?case=N&agent=NAME with N from 1 to %d, /updateReports?agent=NAME\n", l.Addr(), len(cases))
 		results, name = conform.Listen(ctx, l, cases, opts, p.show)
@@ -146,7 +170,13 @@ func (o *conformOptions) run(args []string, stdout, stderr io.Writer) error {
 			return err
 		}
 		name = target.URL
-		if err := conform.Probe(ctx, target, opts); err != nil {
+		switch err := conform.Probe(ctx, target, opts); {
+		case errors.Is(err, context.Canceled):
+			return failed(errors.New("interrupted before the server answered"))
+		case err != nil:
+			return failed(err)
+		}
+		if err := o.writable(); err != nil {
 			return failed(err)
 		}
 		results = conform.Run(ctx, target, cases, opts, p.show)
@@ -163,6 +193,23 @@ func (o *conformOptions) writeList(cases []conform.Case, stdout io.Writer) error
 		return failed(conform.ListJSON(stdout, cases))
 	}
 	return failed(writeFile(o.json, func(w io.Writer) error { return conform.ListJSON(w, cases) }))
+}
+
+// writable finds out whether the files can be written, before a run that may take minutes. It changes nothing in them.
+func (o *conformOptions) writable() error {
+	for _, f := range []struct{ flag, path string }{{"json", o.json}, {"junit", o.junit}} {
+		if f.path == "" || f.path == "-" {
+			continue
+		}
+		file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE, 0o666)
+		if err == nil {
+			err = file.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("--%s %s cannot be written: %w", f.flag, shown(f.path), err)
+		}
+	}
+	return nil
 }
 
 // report writes the report wherever it was asked for; the error says what did not pass.

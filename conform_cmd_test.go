@@ -39,13 +39,19 @@ func echoURL(t *testing.T) string {
 }
 
 func TestConformIsCalledRightOrSaysWhy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().String()
 	for _, tt := range []struct {
 		args []string
 		code int
 		want string
 	}{
 		{nil, 2, "what is to be tested? give the URL of a server, or --server ADDR for clients to connect to"},
-		{[]string{"ws://a/", "ws://b/"}, 2, "accepts at most 1 arg(s), received 2"},
+		{[]string{"ws://a/", "ws://b/"}, 2, "ws://b/ is one URL too many; one server is tested at a time"},
 		{[]string{"ws://a/", "--server", ":0"}, 2, "there is a URL, ws://a/, and --server :0; only one of them can be tested"},
 		{[]string{"--server", ":0", "--parallel", "3"}, 2, "--parallel is about the connections to a URL, and with --server it is the clients that connect"},
 		{[]string{"http://a/"}, 2, "http://a/: the scheme of a WebSocket is ws or wss, not http (RFC 6455 §3)"},
@@ -62,7 +68,14 @@ func TestConformIsCalledRightOrSaysWhy(t *testing.T) {
 		{[]string{"ws://a/", "--json", "-", "--junit", "-"}, 2, "--json and --junit cannot both go to stdout"},
 		{[]string{"--list", "--junit", "x"}, 2, "--list has no form for --junit; it has one for --json"},
 		{[]string{"ws://127.0.0.1:1/"}, 1, "ws://127.0.0.1:1/: cannot connect: dial tcp 127.0.0.1:1: connect: connection refused"},
-		{[]string{"--server", "256.0.0.1:0"}, 1, ""},
+		{[]string{"--server", "256.0.0.1:0"}, 1, "cannot listen on 256.0.0.1:0: "},
+		{[]string{"--server", "here"}, 2, "--server here: must be host:port, like 127.0.0.1:8002"},
+		{[]string{"--server", "127.0.0.1:99999"}, 2, "--server 127.0.0.1:99999: must be host:port"},
+		{[]string{"--server", taken}, 1, "cannot listen on " + taken + ": the address is in use; choose another with --server, or end what uses it"},
+		{[]string{"ws://a/", "-H", "sec-websocket-key: x"}, 2, "--header sec-websocket-key: the handshake writes its own"},
+		{[]string{"ws://a/", "-H", "Sec-WebSocket-Extensions: x"}, 2, "--header Sec-WebSocket-Extensions: the handshake writes its own"},
+		{[]string{"ws://a/", "-H", "Host: b"}, 2, "--header Host: the handshake writes its own"},
+		{[]string{"ws://a/", "-H", "Origin: http://a"}, 2, "--header Origin: use --origin for it"},
 	} {
 		code, stdout, stderr := call(append([]string{"conform"}, tt.args...)...)
 		oneLine(t, stderr)
@@ -125,9 +138,38 @@ func TestConformReportsWhereItIsAskedTo(t *testing.T) {
 	if code, stdout, _ = call("conform", url, "--only", "rfc6455-4.1-plain", "--junit", "-"); code != 0 || xml.Unmarshal([]byte(stdout), &x) != nil {
 		t.Errorf("exit %d: %q", code, stdout)
 	}
-	code, _, stderr = call("conform", url, "--only", "rfc6455-4.1-plain", "--json", filepath.Join(jsonFile, "x"))
-	if oneLine(t, stderr); code != 1 {
-		t.Errorf("exit %d for a file that cannot be written, stderr %q", code, stderr)
+	// A file that cannot be written is told before the run, which may take minutes, and what is there stays until it is over.
+	bad := filepath.Join(jsonFile, "x")
+	code, stdout, stderr = call("conform", url, "--only", "rfc6455-4.1-plain", "--json", bad, "--junit", junitFile)
+	if oneLine(t, stderr); code != 1 || stdout != "" || !strings.HasPrefix(stderr, "wspoll: --json "+bad+" cannot be written: ") {
+		t.Errorf("exit %d for a file that cannot be written, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if again, err := os.ReadFile(junitFile); err != nil || !bytes.Equal(again, b) {
+		t.Errorf("%v, %q", err, again)
+	}
+}
+
+func TestConformInterruptedBeforeTheServerAnsweredSaysSo(t *testing.T) {
+	accepted := make(chan struct{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			conn.Read(make([]byte, 1))
+			close(accepted)
+			io.Copy(io.Discard, conn)
+		}
+	}()
+	p := start(t, "conform", "ws://"+l.Addr().String()+"/", "--timeout", "1m")
+	<-accepted
+	p.signal(os.Interrupt)
+	p.stderr.next("wspoll: interrupted before the server answered")
+	if code := p.wait(); code != 1 {
+		t.Errorf("exit %d", code)
 	}
 }
 

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -99,6 +102,14 @@ var ownHeaders = map[string]string{
 	"Origin": "--origin", "Sec-Websocket-Protocol": "--subprotocol", "Sec-Websocket-Extensions": "--compress",
 }
 
+// ownHeader says that a header cannot be given; flag is what sets it, if anything does.
+func ownHeader(name, flag string) error {
+	if flag == "" {
+		return fmt.Errorf("--header %s: the handshake writes its own", shown(name))
+	}
+	return fmt.Errorf("--header %s: use %s for it", shown(name), flag)
+}
+
 // check refuses what makes no sense and returns whom to connect to, and how.
 func (o *connectOptions) check(args []string) (*client.Target, client.Options, error) {
 	c := client.Options{Origin: o.origin, Protocols: o.subprotocols, Compress: o.compress, Timeout: o.timeout, MaxMessage: uint64(o.maxMessage)}
@@ -120,6 +131,11 @@ func (o *connectOptions) check(args []string) (*client.Target, client.Options, e
 	case o.json && o.trace == "brief":
 		return nil, c, errors.New("--trace=brief is for people; with --json it is --trace")
 	}
+	for _, m := range args {
+		if o.trace != "" && (m == "full" || m == "brief") {
+			return nil, c, fmt.Errorf("--trace %s: the value goes behind =, like --trace=%s; a message %q comes from stdin", m, m, m)
+		}
+	}
 	for _, m := range args[1:] {
 		if !utf8.ValidString(m) {
 			return nil, c, fmt.Errorf("the message %q is not UTF-8, as a text message must be (RFC 6455 §5.6)", m)
@@ -137,10 +153,8 @@ func (o *connectOptions) check(args []string) (*client.Target, client.Options, e
 		switch flag, own := ownHeaders[http.CanonicalHeaderKey(strings.TrimSpace(name))]; {
 		case strings.EqualFold(name, "Host"):
 			c.Host = strings.TrimSpace(value)
-		case own && flag == "":
-			return nil, c, fmt.Errorf("--header %s: the handshake writes its own", shown(name))
 		case own:
-			return nil, c, fmt.Errorf("--header %s: use %s for it", shown(name), flag)
+			return nil, c, ownHeader(name, flag)
 		default:
 			c.Header = append(c.Header, lines...)
 		}
@@ -209,8 +223,16 @@ func dialError(err error) error {
 			line += ": it is at " + visible(refused.Location)
 		case refused.Status == http.StatusUnauthorized:
 			line += `: it wants credentials; give them with --header "Authorization: ..."`
+		case refused.Status < 300:
+			line += ": this is plain HTTP; is there a WebSocket at this path?"
 		}
 		return errors.New(line)
+	}
+	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
+		return fmt.Errorf("there is no host %s (%w)", shown(unknown.Name), err)
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("%w; --insecure accepts any certificate", err)
 	}
 	var unknown *handshake.AnswerError
 	if errors.As(err, &unknown) {
@@ -235,7 +257,7 @@ func connectLines(r io.Reader, limit int64, send func(line []byte) error) error 
 		part, err := in.ReadSlice('\n')
 		for {
 			line = append(line, part...)
-			if limit > 0 && int64(len(line)) > limit+1 {
+			if limit > 0 && int64(len(bytes.TrimSuffix(line, []byte("\n")))) > limit {
 				return fmt.Errorf("line %d of stdin is longer than --max-message", n)
 			}
 			if !errors.Is(err, bufio.ErrBufferFull) {

@@ -92,6 +92,9 @@ func TestConnectIsCalledRightOrSaysWhy(t *testing.T) {
 		{[]string{"ws://a/", "--replies", "-1"}, 2, "--replies -1: must be 0 or more"},
 		{[]string{"ws://a/", "--max-message", "much"}, 2, "--max-message much: must be a number of bytes"},
 		{[]string{"ws://a/", "--trace=some"}, 2, "--trace some: must be full or brief"},
+		{[]string{"--trace", "brief", "ws://a/"}, 2, "--trace brief: the value goes behind =, like --trace=brief"},
+		{[]string{"ws://a/", "--trace", "full"}, 2, "--trace full: the value goes behind =, like --trace=full"},
+		{[]string{"ws://nobody.invalid/"}, 1, "ws://nobody.invalid/: there is no host nobody.invalid ("},
 		{[]string{"ws://a/", "--raw", "--json"}, 2, "--raw prints payload alone"},
 		{[]string{"ws://a/", "--json", "--trace=brief"}, 2, "--trace=brief is for people"},
 		{[]string{"ws://127.0.0.1:1/"}, 1, "ws://127.0.0.1:1/: nobody listens there (dial tcp 127.0.0.1:1: connect: connection refused)"},
@@ -270,6 +273,8 @@ func TestConnectJudgesHowTheConnectionEnds(t *testing.T) {
 		"not UTF-8":  {open("\x81\x01\xff"), nil, 1, "wspoll: RFC 6455 §8.1: text message is not UTF-8"},
 		"no answer":  {open(""), []string{"--wait", "10ms", "--timeout", "200ms"}, 0, "closed: the server did not answer our Close (RFC 6455 §5.5.1) within 200ms"},
 		"no replies": {open(""), []string{"-n", "1", "--wait", "10ms", "--timeout", "200ms"}, 1, "wspoll: 0 of 1 messages came"},
+		"reset":      {func(c net.Conn, _ string) { c.(*net.TCPConn).SetLinger(0) }, nil, 1, "wspoll: URL: the server ended TCP without a whole answer to the handshake"},
+		"plain HTTP": {func(c net.Conn, _ string) { io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }, nil, 1, "wspoll: URL: refused with 200 OK: this is plain HTTP; is there a WebSocket at this path?"},
 		"no head":    {func(c net.Conn, _ string) { io.Copy(io.Discard, c) }, []string{"--timeout", "200ms"}, 1, "wspoll: URL: no answer to the handshake within 200ms: i/o timeout"},
 		"endless head": {func(c net.Conn, _ string) {
 			for _, err := io.WriteString(c, "HTTP/1.1 101 Yes\r\n"); err == nil; _, err = io.WriteString(c, "A: "+strings.Repeat("b", 1000)+"\r\n") {
@@ -379,11 +384,11 @@ func TestConnectOverTLS(t *testing.T) {
 		t.Errorf("exit %d, stdout %q", code, stdout)
 	}
 	code, stdout, stderr := call("connect", url, "x")
-	if oneLine(t, stderr); code != 1 || stdout != "" || !strings.HasPrefix(stderr, "wspoll: "+url+": TLS: ") || !strings.Contains(stderr, "certificate") {
+	if oneLine(t, stderr); code != 1 || stdout != "" || !strings.HasPrefix(stderr, "wspoll: "+url+": TLS: ") || strings.Contains(stderr, "tls:") || !strings.HasSuffix(stderr, "; --insecure accepts any certificate\n") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	code, _, stderr = call("connect", "wss"+strings.TrimPrefix(echoURL(t), "ws"), "x")
-	if oneLine(t, stderr); code != 1 || !strings.Contains(stderr, ": TLS: ") {
+	if oneLine(t, stderr); code != 1 || !strings.HasSuffix(stderr, ": TLS: what answers does not speak it; is it ws:// there, and not wss://?\n") {
 		t.Errorf("TLS to a server without: exit %d, stderr %q", code, stderr)
 	}
 }
@@ -502,6 +507,20 @@ func TestAHostileServerCostsConnectNoMemory(t *testing.T) {
 		t.Logf("%s: %d KiB at most, %s", name, kib, errs.String())
 		if kib > 64<<10 || name == "fragments" && !strings.Contains(errs.String(), "RFC 6455 §10.4") || name == "pings" && errs.Len() > 0 {
 			t.Errorf("%s: %d KiB at most, stderr %q", name, kib, errs.String())
+		}
+	}
+}
+
+func TestConnectSendsNoLineLongerThanMaxMessage(t *testing.T) {
+	url := echoURL(t)
+	for _, stdin := range []string{"1234", "1234\n"} {
+		if code, stdout, stderr := fed(t, stdin, "connect", url, "--max-message", "4", "--raw", "-q"); code != 0 || stdout != "1234\n" || stderr != "" {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", stdin, code, stdout, stderr)
+		}
+	}
+	for _, stdin := range []string{"12345", "12345\n"} {
+		if code, stdout, stderr := fed(t, stdin, "connect", url, "--max-message", "4", "--raw", "-q"); code != 1 || stdout != "" || stderr != "wspoll: line 1 of stdin is longer than --max-message\n" {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", stdin, code, stdout, stderr)
 		}
 	}
 }

@@ -346,8 +346,14 @@ func acceptCommand() *cobra.Command {
 		Short: "Derive the Sec-WebSocket-Accept of a key",
 		Long: `Derive the Sec-WebSocket-Accept of a Sec-WebSocket-Key, step by step (RFC 6455 §4.2.2 item 5.4).
 The example of the RFC: wspoll accept dGhlIHNhbXBsZSBub25jZQ==`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return errors.New("accept needs a KEY, like dGhlIHNhbXBsZSBub25jZQ==")
+			case len(args) > 1:
+				return fmt.Errorf("%s is one KEY too many", shown(args[1]))
+			}
 			a, err := inspect.Derive(args[0])
 			if err != nil {
 				return failed(fmt.Errorf("%s: %w", shown(args[0]), err))

@@ -266,7 +266,7 @@ base64        s3pPLMBiTxaQ9kYGzzhZRbK+xOo=
 		}
 		oneLine(t, stderr)
 	}
-	if code, _, _ := call("accept"); code != exitUsage {
+	if code, _, stderr := call("accept"); code != exitUsage || stderr != "wspoll: accept needs a KEY, like dGhlIHNhbXBsZSBub25jZQ==\n" {
 		t.Errorf("without a key: exit %d", code)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -259,7 +258,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", o.maxConnections, "possible", room)
 	}
-	trace := o.trace.start(stdout)
+	trace := o.trace.start(stdout, log)
 	defer trace.close()
 	cfg.Trace, cfg.TracePath = trace.proxy(), trace.paths()
 	px, err := proxy.New(cfg)
@@ -269,7 +268,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	for _, a := range o.listen {
 		addr, err := px.Listen(a)
 		if err != nil {
-			return failed(listenError(a, err))
+			return failed(listenError("listen", a, err))
 		}
 		announceProxy(stdout, addr, cfg.Routes)
 	}
@@ -367,7 +366,7 @@ func (o *serveOptions) startProxy(stdout io.Writer, log *slog.Logger, to net.Add
 	}
 	addr, err := px.Listen(o.proxyListen)
 	if err != nil {
-		return nil, errors.New(strings.Replace(listenError(o.proxyListen, err).Error(), "--listen", "--proxy-listen", 1))
+		return nil, listenError("proxy-listen", o.proxyListen, err)
 	}
 	px.Start()
 	announceProxy(stdout, addr, routes)
@@ -387,7 +386,7 @@ func relayBare(stdout io.Writer, log *slog.Logger, o *proxyOptions, to string, s
 	for _, a := range o.listen {
 		bound, err := g.Listen(a, 0)
 		if err != nil {
-			return listenError(a, err)
+			return listenError("listen", a, err)
 		}
 		fmt.Fprintf(stdout, "tcp://%s relays plain TCP bytes to %s\n", strings.Replace(urlHost(bound), "localhost", "127.0.0.1", 1), addr)
 	}

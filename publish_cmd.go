@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -31,6 +33,59 @@ type publishOptions struct {
 	file   string
 	binary bool
 	stdin  io.Reader
+	source *source // nil if the message is an argument
+}
+
+// source is where a message is read from, by a goroutine of its own: stdin may never end, and net/http would wait for it
+// whatever its timeout says.
+type source struct {
+	name string // for people
+	r    io.Reader
+
+	mu      sync.Mutex
+	waiting bool  // for more of it to come
+	err     error // that ended it; io.EOF when it was read whole
+}
+
+// Read reads, and notes how it ended.
+func (s *source) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	s.waiting = true
+	s.mu.Unlock()
+	n, err := s.r.Read(b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting, s.err = false, err
+	return n, err
+}
+
+// body is what is read until ctx ends.
+func (s *source) body(ctx context.Context) io.Reader {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, s)
+		in.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { out.CloseWithError(context.Cause(ctx)) })
+	return out
+}
+
+// trouble says what is wrong if it is the source that was waited for, or that failed; else nil. err is what the request failed with.
+func (s *source) trouble(interrupted bool, err error, limit time.Duration) error {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil && !errors.Is(s.err, io.EOF):
+		return fmt.Errorf("%s cannot be read: %w", s.name, s.err)
+	case s.err == nil && interrupted:
+		return fmt.Errorf("interrupted before %s ended; nothing was published", s.name)
+	case s.waiting && os.IsTimeout(err):
+		return fmt.Errorf("%s did not end within %v; --timeout sets for how long to wait", s.name, limit)
+	}
+	return nil
 }
 
 func (o *publishOptions) flags(cmd *cobra.Command) {
@@ -80,7 +135,7 @@ func (o *publishOptions) request(ctx context.Context, method, path string, body 
 		return nil, &badValue{flag: "timeout", value: o.timeout.String(), want: "from 10ms to an hour"}
 	}
 	u, err := url.Parse(o.server)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || !isPort(u.Port()) || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
 		return nil, &badValue{flag: "server", value: o.server, want: "like http://127.0.0.1:8002 or https://example.com"}
 	}
 	r, err := http.NewRequestWithContext(ctx, method, u.Scheme+"://"+u.Host+path, body)
@@ -101,6 +156,12 @@ func (o *publishOptions) request(ctx context.Context, method, path string, body 
 	return r, nil
 }
 
+// isPort reports whether a URL may have s as its port; none is fine.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return s == "" || err == nil
+}
+
 // ask sends a request and reads the answer into v. The error says what to do.
 func (o *publishOptions) ask(r *http.Request, v any) ([]byte, error) {
 	c := http.Client{
@@ -117,8 +178,9 @@ func (o *publishOptions) ask(r *http.Request, v any) ([]byte, error) {
 	if answer.StatusCode != http.StatusOK {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 		why := o.cure(answer.StatusCode, line)
-		if line != "" {
-			why = ": " + visible(line[:min(len(line), 300)]) + why
+		if line != "" && !strings.HasPrefix(line, "<") { // a page of HTML is of no use here
+			line = strings.ToValidUTF8(line[:min(len(line), 300)], "")
+			why = ": " + visible(line) + why
 		}
 		return nil, failed(fmt.Errorf("%s: refused with %s%s", o.server, visible(answer.Status), why))
 	}
@@ -135,8 +197,14 @@ func (o *publishOptions) unreachable(r *http.Request, err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // the rest is the request's line
 	}
+	interrupted := errors.Is(r.Context().Err(), context.Canceled)
+	if trouble := o.source.trouble(interrupted, err, o.timeout); trouble != nil {
+		return trouble
+	}
 	switch {
-	case errors.Is(r.Context().Err(), context.Canceled):
+	case interrupted && r.Method == http.MethodGet:
+		return errors.New("interrupted")
+	case interrupted:
 		return errors.New("interrupted; whether the message was published is not known")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: nobody listens there; start wspoll serve, or say with --server where it is", o.server)
@@ -159,14 +227,14 @@ func (o *publishOptions) cure(status int, line string) string {
 		return "; make it smaller, or the server's --max-message and --max-pending larger"
 	case status == http.StatusServiceUnavailable && !strings.Contains(line, "again later"):
 		return "; try again later"
-	case status == http.StatusNotFound:
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusNotImplemented:
 		return "; is this wspoll serve?"
 	}
 	return ""
 }
 
-// message is the body that the arguments ask for.
-func (o *publishOptions) message(args []string) (body io.Reader, done func(), err error) {
+// message is the body that the arguments ask for; it is read until ctx ends.
+func (o *publishOptions) message(ctx context.Context, args []string) (body io.Reader, done func(), err error) {
 	done = func() {}
 	switch {
 	case len(args) == 0:
@@ -184,9 +252,15 @@ func (o *publishOptions) message(args []string) (body io.Reader, done func(), er
 		if err != nil {
 			return nil, done, failed(fmt.Errorf("--file cannot be read: %w", err))
 		}
-		return f, func() { f.Close() }, nil
+		if st, err := f.Stat(); err == nil && st.IsDir() {
+			f.Close()
+			return nil, done, failed(fmt.Errorf("--file cannot be read: %s is a directory", shown(o.file)))
+		}
+		o.source = &source{name: "--file", r: f}
+		return o.source.body(ctx), func() { f.Close() }, nil
 	case args[1] == "-":
-		return o.stdin, done, nil
+		o.source = &source{name: "stdin", r: o.stdin}
+		return o.source.body(ctx), done, nil
 	}
 	return strings.NewReader(args[1]), done, nil
 }
@@ -194,7 +268,9 @@ func (o *publishOptions) message(args []string) (body io.Reader, done func(), er
 func (o *publishOptions) publish(args []string, stdout io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	body, done, err := o.message(args)
+	ctx, cancel := context.WithTimeout(ctx, max(o.timeout, 0))
+	defer cancel()
+	body, done, err := o.message(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -203,8 +279,8 @@ func (o *publishOptions) publish(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if f, ok := body.(*os.File); ok && o.file != "" {
-		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+	if o.file != "" {
+		if st, err := os.Stat(o.file); err == nil && st.Mode().IsRegular() {
 			r.ContentLength = st.Size() // so that the server need not keep room for more
 		}
 	}

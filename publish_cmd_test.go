@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,6 +37,8 @@ func TestPublishIsCalledRightOrSaysWhy(t *testing.T) {
 		{[]string{"publish", "news", "--file", file + "x"}, 1, "--file cannot be read: open "},
 		{[]string{"publish", "news", "x", "--server", "127.0.0.1:8002"}, 2, "--server 127.0.0.1:8002: must be like http://127.0.0.1:8002"},
 		{[]string{"publish", "news", "x", "--server", "http://a/path"}, 2, "--server http://a/path: must be like"},
+		{[]string{"publish", "news", "x", "--server", "http://a:99999"}, 2, "--server http://a:99999: must be like"},
+		{[]string{"publish", "news", "--file", t.TempDir()}, 1, "--file cannot be read: "},
 		{[]string{"publish", "news", "x", "--timeout", "0"}, 2, "--timeout 0s: must be from 10ms to an hour"},
 		{[]string{"publish", "news", "x", "--token-file", file + "x"}, 1, "--token-file cannot be read: open "},
 		{[]string{"publish", "news", "x", "--token-file", write(t, "bad", "sec ret")}, 1, "--token-file "},
@@ -145,6 +149,13 @@ func TestPublishToAServerThatDoesNotWantToIsOneLine(t *testing.T) {
 		{func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 		}, "refused with 302 Found\n"}, // the token goes nowhere else
+		{func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNotImplemented)
+			io.WriteString(w, "<!DOCTYPE HTML>\n<html>")
+		}, "refused with 501 Not Implemented; is this wspoll serve?\n"},
+		{func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, strings.Repeat("€", 200), http.StatusInternalServerError)
+		}, "refused with 500 Internal Server Error: €€"},
 		{func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>") }, "the answer is not that of wspoll serve"},
 		{func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "\x1b[2J"+strings.Repeat("x", 1000), http.StatusInternalServerError)
@@ -166,6 +177,63 @@ func TestPublishToAServerThatDoesNotWantToIsOneLine(t *testing.T) {
 	code, _, stderr = call("publish", "news", "x", "--server", "http://"+l.Addr().String(), "--timeout", "100ms")
 	if want := "wspoll: http://" + l.Addr().String() + ": no answer within 100ms; --timeout sets for how long to wait\n"; code != 1 || stderr != want {
 		t.Errorf("exit %d, stderr %q, want %q", code, stderr, want)
+	}
+}
+
+// mute accepts connections and answers nothing; came is closed when the first bytes have come.
+func mute(t *testing.T) (url string, came chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	came = make(chan struct{})
+	go func() {
+		if conn, err := l.Accept(); err == nil {
+			defer conn.Close()
+			conn.Read(make([]byte, 1))
+			close(came)
+			io.Copy(io.Discard, conn)
+		}
+	}()
+	return "http://" + l.Addr().String(), came
+}
+
+func TestPublishInterruptedSaysWhatBecameOfTheMessage(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"publish", "news", "x"}, "wspoll: interrupted; whether the message was published is not known"},
+		{[]string{"publish", "news", "-"}, "wspoll: interrupted before stdin ended; nothing was published"},
+		{[]string{"topics"}, "wspoll: interrupted"},
+	} {
+		url, came := mute(t)
+		cmd := exec.Command(os.Args[0], append(tt.args, "--server", url)...)
+		in, err := cmd.StdinPipe() // never closed, so that stdin does not end
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := startCmd(t, cmd)
+		io.WriteString(in, "half a")
+		<-came
+		p.signal(os.Interrupt)
+		if code, lines := p.wait(), p.stderr.all(); code != 1 || len(lines) != 1 || lines[0] != tt.want {
+			t.Errorf("%q: exit %d, %q", tt.args, code, lines)
+		}
+	}
+}
+
+func TestPublishSaysThatStdinDidNotEnd(t *testing.T) {
+	url, _ := mute(t)
+	cmd := exec.Command(os.Args[0], "publish", "news", "-", "--server", url, "--timeout", "200ms")
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	p := startCmd(t, cmd)
+	if code, lines := p.wait(), p.stderr.all(); code != 1 || len(lines) != 1 || lines[0] != "wspoll: stdin did not end within 200ms; --timeout sets for how long to wait" {
+		t.Errorf("exit %d, %q", code, lines)
 	}
 }
 

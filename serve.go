@@ -250,7 +250,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", maxConnections, "possible", room)
 	}
-	trace := o.trace.start(stdout)
+	trace := o.trace.start(stdout, log)
 	defer trace.close()
 	srv, err := server.New(server.Config{
 		Loops:            o.loops,
@@ -292,7 +292,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	for _, a := range o.listen {
 		addr, err := srv.Listen(a)
 		if err != nil {
-			return failed(listenError(a, err))
+			return failed(listenError("listen", a, err))
 		}
 		addrs = append(addrs, addr)
 	}
@@ -393,11 +393,11 @@ func urlHost(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-// listenError says what to do about an address that cannot be listened on.
-func listenError(addr string, err error) error {
+// listenError says what to do about an address that cannot be listened on, which came from a flag.
+func listenError(flag, addr string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("cannot listen on %s: the address is in use; choose another with --listen, or end what uses it", addr)
+		return fmt.Errorf("cannot listen on %s: the address is in use; choose another with --%s, or end what uses it", addr, flag)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("cannot listen on %s: not permitted; a port below 1024 needs root", addr)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -439,7 +439,7 @@ func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan 
 	for _, a := range o.listen {
 		addr, err := g.Listen(a, 0)
 		if err != nil {
-			return listenError(a, err)
+			return listenError("listen", a, err)
 		}
 		addrs = append(addrs, addr)
 	}

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"wspoll/epoll"
@@ -62,6 +65,7 @@ type trace struct {
 	unwatched atomic.Int64 // connections, because too many were watched
 	told      int64        // of these; of the goroutine of live, as the rest
 	failed    bool         // nobody reads any more
+	log       *slog.Logger
 }
 
 // traced is what is known of a connection that is traced.
@@ -72,18 +76,19 @@ type traced struct {
 	held    []inspect.Record // until then
 }
 
-// start begins to trace, or returns nil.
-func (o *traceOptions) start(stdout io.Writer) *trace {
+// start begins to trace, or returns nil. log gets what is wrong with the trace.
+func (o *traceOptions) start(stdout io.Writer, log *slog.Logger) *trace {
 	if !o.on {
 		return nil
 	}
+	signal.Ignore(syscall.SIGPIPE) // a server does not end because nobody looks any more
 	w := bufio.NewWriter(stdout)
-	t := &trace{o: o, flush: w}
+	t := &trace{o: o, flush: w, log: log}
 	t.out = &inspectOutput{o: &inspectOptions{json: o.format == "json", brief: o.format == "brief"}, w: w, text: inspect.Text{
 		W: w, Brief: o.format == "brief",
 		Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}}
-	t.live = inspect.NewLive(inspect.LiveOptions{Room: 4 << 20, Records: t.records, Lost: t.lost, End: t.end})
+	t.live = inspect.NewLive(inspect.LiveOptions{Room: 4 << 20, Records: t.records, Lost: t.lost, End: t.end, Behind: t.behind})
 	return t
 }
 
@@ -173,8 +178,22 @@ func (t *trace) records(c *inspect.LiveConn, records []inspect.Record) {
 
 func (t *trace) print(x *traced, records []inspect.Record) {
 	if x.shown && !t.failed {
-		t.failed = t.out.of(&x.id, records) != nil
+		t.check(t.out.of(&x.id, records))
 	}
+}
+
+// check ends the trace if stdout cannot be written.
+func (t *trace) check(err error) {
+	if err != nil {
+		t.failed = true
+		t.log.Warn("stdout cannot be written: the trace ends, serving goes on", "error", err)
+		go t.live.Close(0) // which is not to be called by the goroutine that it waits for
+	}
+}
+
+// behind is called while others of these functions wait for whoever reads.
+func (t *trace) behind(n int64) {
+	t.log.Warn("the trace has gaps: whoever reads stdout is too slow", "bytes", n)
 }
 
 // say prints a line that is no record.
@@ -183,13 +202,13 @@ func (t *trace) say(x *traced, v any, format string, args ...any) {
 	case t.failed || x != nil && !x.shown:
 		return
 	case t.o.format == "json":
-		t.failed = errors.Join(t.out.json(v), t.flush.Flush()) != nil
+		t.check(errors.Join(t.out.json(v), t.flush.Flush()))
 	default:
 		if x != nil {
 			t.out.switchTo(&x.id)
 		}
 		fmt.Fprintf(t.flush, format+"\n", args...)
-		t.failed = t.flush.Flush() != nil
+		t.check(t.flush.Flush())
 	}
 }
 

@@ -121,6 +121,10 @@ func TestTraceNeverWaitsForItsReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +135,13 @@ func TestTraceNeverWaitsForItsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	url, _, _ := strings.Cut(line, " ")
+	log := newStream(t, "stderr", errs)
 	conn := dial(t, url)
 	text := strings.Repeat("x", 10_000)
 	for range 1500 { // 30 MB of wire, over the 4 MiB that may wait
 		echo(t, conn, text)
 	}
+	log.next("the trace has gaps: whoever reads stdout is too slow") // while nobody reads
 	// The reader comes back, and is told what it has missed when there is room to show something again.
 	told := make(chan string, 1)
 	go func() {
@@ -160,6 +166,52 @@ func TestTraceNeverWaitsForItsReader(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing is said of what was not shown")
 		}
+	}
+}
+
+// TestTraceEndsWithItsReader: whoever looked at the trace has seen enough, and the server is there for others.
+func TestTraceEndsWithItsReader(t *testing.T) {
+	for _, format := range []string{"full", "json"} {
+		t.Run(format, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(os.Args[0], "serve", "--listen", "127.0.0.1:0", "--trace", "--trace-format", format)
+			cmd.Env = append(os.Environ(), asProgram+"=1", "WSPOLL_CLOSE_TIMEOUT=100ms")
+			cmd.Stdout = w
+			errs, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Process.Kill()
+			w.Close()
+			line, err := bufio.NewReader(r).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			url, _, _ := strings.Cut(line, " ")
+			log := newStream(t, "stderr", errs)
+			conn := dial(t, url)
+			echo(t, conn, "while somebody looks")
+			r.Close()
+			echo(t, conn, "and when nobody does")
+			log.next("stdout cannot be written: the trace ends, serving goes on")
+			echo(t, conn, "and later")
+			echo(t, dial(t, url), "and on another connection")
+			conn.Close()
+			cmd.Process.Signal(syscall.SIGTERM)
+			rest := log.all()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v: %q", err, rest)
+			}
+			if all := strings.Join(rest, "\n"); strings.Count(all, "the trace ends") != 1 {
+				t.Errorf("%s", all)
+			}
+		})
 	}
 }
 

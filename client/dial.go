@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"wspoll/frame"
@@ -163,6 +164,8 @@ func (c *Conn) handshake(t *Target) error {
 		case m > 0:
 		case errors.Is(err, io.EOF):
 			return errNoAnswer
+		case errors.Is(err, syscall.ECONNRESET):
+			return fmt.Errorf("%w (%w)", errNoAnswer, syscall.ECONNRESET)
 		case err != nil:
 			return err
 		}

@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
+	"strings"
 
 	"wspoll/handshake"
 )
@@ -49,8 +51,13 @@ func (t *Target) Connect(ctx context.Context) (net.Conn, error) {
 // TLSError is what the TLS handshake failed with.
 type TLSError struct{ Err error }
 
-// Error returns that of Err.
-func (e *TLSError) Error() string { return "TLS: " + e.Err.Error() }
+// Error returns that of Err, in other words if it is not TLS that the server speaks.
+func (e *TLSError) Error() string {
+	if _, ok := errors.AsType[tls.RecordHeaderError](e.Err); ok {
+		return "TLS: what answers does not speak it; is it ws:// there, and not wss://?"
+	}
+	return "TLS: " + strings.TrimPrefix(e.Err.Error(), "tls: ")
+}
 
 // Unwrap returns Err.
 func (e *TLSError) Unwrap() error { return e.Err }

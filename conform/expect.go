@@ -24,8 +24,9 @@ const (
 )
 
 // next returns the next piece that the peer sends: data, a pong, or its Close. Pings are answered on the way. What breaks
-// the protocol ends the case. piece.Data is the caller's.
+// the protocol ends the case. piece.Data is the caller's. Pings alone, however many, are silence.
 func (s *Session) next(wait time.Duration) (piece frame.Piece, a arrival) {
+	began := time.Now()
 	for {
 		n, err := s.parser.Next(&s.rules, s.buf, &piece)
 		if err != nil {
@@ -54,6 +55,9 @@ func (s *Session) next(wait time.Duration) (piece frame.Piece, a arrival) {
 		case ws.OpPing:
 			if !s.sentClose {
 				s.write(s.Frame(fin|pong, piece.Data))
+			}
+			if time.Since(began) > wait {
+				return piece, silent
 			}
 			continue
 		case ws.OpClose:
@@ -91,10 +95,11 @@ func (s *Session) awaited(wait time.Duration) (frame.Piece, arrival) {
 
 // mustCome is awaited where only data may come: want says what is missing if it does not.
 func (s *Session) mustCome(want string) frame.Piece {
+	began := time.Now()
 	for {
 		p, a := s.awaited(s.opts.Timeout)
 		switch {
-		case a == silent:
+		case a == silent || p.Op == ws.OpPong && time.Since(began) > s.opts.Timeout:
 			s.Fail("%s did not come within %v", want, s.opts.Timeout)
 		case a == over:
 			s.Fail("%s where %s should come", endWords(s.ended), want)
@@ -192,7 +197,7 @@ func (s *Session) Alive() {
 }
 
 func (s *Session) awaitPong(payload []byte, data bool) {
-	for {
+	for messages := 0; ; {
 		var got []byte
 		if len(s.pongs) > 0 {
 			got, s.pongs = s.pongs[0], s.pongs[1:]
@@ -208,6 +213,12 @@ func (s *Session) awaitPong(payload []byte, data bool) {
 			case p.Op != ws.OpPong && !data:
 				s.Fail("a %s message came where nothing should come but a pong", opName(p.Op))
 			case p.Op != ws.OpPong:
+				if p.Last {
+					messages++
+				}
+				if messages > mostAside {
+					s.Fail("%d messages came and no pong", messages)
+				}
 				s.aside = append(s.aside, p)
 				continue
 			}

@@ -169,7 +169,7 @@ func (s *Session) Answer() *handshake.Response {
 
 func (s *Session) answer(wait time.Duration) (*handshake.Response, arrival) {
 	limits := handshake.Limits{Head: 64 << 10}
-	for {
+	for interim := 0; ; {
 		// r aliases what it was parsed from; s.buf goes on changing.
 		head := bytes.Clone(s.buf)
 		r := &handshake.Response{}
@@ -189,6 +189,9 @@ func (s *Session) answer(wait time.Duration) (*handshake.Response, arrival) {
 		s.buf = s.buf[n:]
 		if r.Status == 101 || r.Status >= 200 {
 			return r, arrived
+		}
+		if interim++; interim > mostAside {
+			s.Fail("%d interim answers came and none that counts", interim)
 		}
 	}
 }

@@ -247,11 +247,22 @@ func (s *Session) more(wait time.Duration) bool {
 
 // endWords say how TCP ended.
 func endWords(err error) string {
-	if isReset(err) {
+	switch {
+	case isReset(err):
 		return "RST of TCP"
+	case errors.Is(err, errFlood):
+		return err.Error()
 	}
 	return "end of TCP"
 }
+
+// A peer that never stops would keep a case from ever ending, and fill the memory.
+const (
+	mostBytes = 128 << 20 // from the peer on a connection; no case asks for more than half of it
+	mostAside = 100       // messages that come while a pong is waited for, and interim answers
+)
+
+var errFlood = fmt.Errorf("more than %d MiB came", mostBytes>>20)
 
 // inbox reads a connection all the time, so that neither side waits for the other to read.
 type inbox struct {
@@ -269,8 +280,11 @@ func newInbox(conn net.Conn) *inbox {
 
 func (in *inbox) fill(conn net.Conn) {
 	b := make([]byte, 32<<10)
-	for {
+	for total := 0; ; {
 		n, err := conn.Read(b)
+		if total += n; total > mostBytes && err == nil {
+			err = errFlood
+		}
 		in.mu.Lock()
 		in.b = append(in.b, b[:n]...)
 		in.err = err

@@ -15,10 +15,13 @@ type Live struct {
 	data    []byte
 	batch   uint64 // counts the times that both were taken
 	watched int
+	losers  []*LiveConn // that have lost bytes since they were last told of
+	missed  int64       // bytes lost since Behind was last called
 	closed  bool
 
-	wake chan struct{}
-	done chan struct{}
+	wake    chan struct{}
+	noticed chan struct{} // something was lost
+	done    chan struct{}
 }
 
 // LiveOptions say what to do with connections. The zero value of each limit is good.
@@ -32,6 +35,10 @@ type LiveOptions struct {
 	Records func(c *LiveConn, records []Record)
 	Lost    func(c *LiveConn, d Dir, n int64)
 	End     func(c *LiveConn)
+
+	// Behind, if it is not nil, gets how many bytes of all connections were lost since it was last called: when the first
+	// are, and then once a second at the most. A goroutine of its own calls it, also while Records waits.
+	Behind func(n int64)
 }
 
 // maxLiveEvents bounds the reads and writes that wait, which may be of a byte each.
@@ -65,10 +72,14 @@ type LiveConn struct {
 
 	// Guarded by live.mu.
 	lost    [2]int64
-	waiting int // bytes in live.data, of this batch
+	loser   bool // it is among live.losers
+	waiting int  // bytes in live.data, of this batch
 	batch   uint64
 	ended   bool
 }
+
+// behindEvery is the least time between two calls of LiveOptions.Behind.
+const behindEvery = time.Second
 
 // NewLive starts to explain.
 func NewLive(o LiveOptions) *Live {
@@ -80,8 +91,11 @@ func NewLive(o LiveOptions) *Live {
 	def(&o.Room, 1<<20)
 	def(&o.PerConn, o.Room)
 	def(&o.Conns, 1000)
-	l := &Live{o: o, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Live{o: o, wake: make(chan struct{}, 1), noticed: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.run()
+	if o.Behind != nil {
+		go l.tellBehind()
+	}
 	return l
 }
 
@@ -125,7 +139,47 @@ func (c *LiveConn) Bytes(out bool, b []byte) {
 		c.waiting += n
 		l.tell(liveEvent{c, liveBytes, d, now, int64(n)})
 	}
-	c.lost[d] += int64(len(b) - n)
+	if n < len(b) {
+		l.lose(c, d, int64(len(b)-max(n, 0)))
+	}
+}
+
+// lose counts bytes for which there is no room.
+func (l *Live) lose(c *LiveConn, d Dir, n int64) {
+	c.lost[d] += n
+	l.missed += n
+	if !c.loser {
+		c.loser = true
+		l.losers = append(l.losers, c)
+	}
+	select {
+	case l.noticed <- struct{}{}:
+	default:
+	}
+}
+
+// tellBehind is the goroutine that calls Behind.
+func (l *Live) tellBehind() {
+	for {
+		select {
+		case <-l.noticed:
+		case <-l.done:
+			return
+		}
+		l.mu.Lock()
+		n := l.missed
+		l.missed = 0
+		l.mu.Unlock()
+		if n == 0 {
+			continue // told together with what was before it
+		}
+		l.o.Behind(n)
+		select {
+		case <-time.After(behindEvery):
+		case <-l.done:
+			return
+		}
+	}
 }
 
 // End: no more bytes will come.
@@ -187,6 +241,13 @@ func (l *Live) run() {
 	gone := 0
 	for {
 		l.mu.Lock()
+		for _, c := range l.losers { // nothing may follow in which it would be told
+			l.tellLost(c, Client, time.Now())
+			l.tellLost(c, Server, time.Now())
+			c.loser = false
+		}
+		clear(l.losers)
+		l.losers = l.losers[:0]
 		events, l.events = l.events, events[:0]
 		data, l.data = l.data, data[:0]
 		l.batch++

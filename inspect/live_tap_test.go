@@ -215,6 +215,85 @@ func TestLiveNeverWaitsForAStuckReader(t *testing.T) {
 	}
 }
 
+// TestLiveTellsWhatWasLostThoughNothingFollows: a connection may be silent for hours behind a burst.
+func TestLiveTellsWhatWasLostThoughNothingFollows(t *testing.T) {
+	type loss struct {
+		d Dir
+		n int64
+	}
+	gate, lost := make(chan struct{}), make(chan loss, 10)
+	began := make(chan struct{}, 1)
+	l := NewLive(LiveOptions{
+		Room: 1000,
+		Records: func(*LiveConn, []Record) {
+			select {
+			case began <- struct{}{}:
+			default:
+			}
+			<-gate
+		},
+		Lost: func(_ *LiveConn, d Dir, n int64) { lost <- loss{d, n} },
+		End:  func(*LiveConn) {},
+	})
+	defer l.Close(time.Second)
+	c := l.Watch(Server, Options{}, nil)
+	c.Bytes(true, make([]byte, 10))
+	<-began // it is stuck, and what follows waits
+	c.Bytes(true, make([]byte, 1000))
+	c.Bytes(true, make([]byte, 7))
+	c.Bytes(false, make([]byte, 5))
+	close(gate)
+	var sum [2]int64
+	for range 2 {
+		select {
+		case x := <-lost:
+			sum[x.d] += x.n
+		case <-time.After(20 * time.Second):
+			t.Fatalf("nothing is said of what was lost; until now %v", sum)
+		}
+	}
+	if sum != [2]int64{5, 7} {
+		t.Errorf("%v bytes of client and server were lost, want 5 and 7", sum)
+	}
+}
+
+// TestLiveTellsOfALossWhileItsReaderIsStuck: at once, and then once a second.
+func TestLiveTellsOfALossWhileItsReaderIsStuck(t *testing.T) {
+	stuck, behind := make(chan struct{}), make(chan int64, 1000)
+	defer close(stuck)
+	l := NewLive(LiveOptions{Room: 1000, Records: func(*LiveConn, []Record) { <-stuck }, Lost: func(*LiveConn, Dir, int64) {}, Behind: func(n int64) { behind <- n }})
+	c := l.Watch(Server, Options{}, nil)
+	next := func() int64 {
+		select {
+		case n := <-behind:
+			return n
+		case <-time.After(20 * time.Second):
+			t.Fatal("nothing is said of what was lost")
+			return 0
+		}
+	}
+	total, told := int64(0), int64(0)
+	lose := func() {
+		for range 100 {
+			c.Bytes(true, make([]byte, 1000))
+			total += 1000
+		}
+	}
+	lose()
+	told += next()
+	began := time.Now()
+	for range 10 {
+		lose()
+	}
+	told += next()
+	if took := time.Since(began); took < 900*time.Millisecond || len(behind) > 0 {
+		t.Errorf("told again after %v, and %d times more", took, len(behind))
+	}
+	if shown := total - told; shown < 0 || shown > 3*1000 {
+		t.Errorf("%d bytes were sent, %d were told to be lost", total, told)
+	}
+}
+
 func TestLiveTakesNewConnectionsWhenOthersHaveEnded(t *testing.T) {
 	k := newCollector()
 	o := k.options()

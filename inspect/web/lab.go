@@ -27,6 +27,8 @@ const (
 	labBody    = 512 << 10 // of a request to it
 	labBytes   = 128 << 10 // that are sent in one experiment
 	labAnswer  = 256 << 10 // that are read
+	labRecords = 1000      // that are shown: a frame of two bytes takes a thousand times as much to be told of
+	labPart    = 4 << 10   // bytes that are explained at a time
 	labAtOnce  = 8         // experiments
 	labRate    = 20        // experiments per second, and as many at once after a rest
 	labTime    = 4 * time.Second
@@ -178,6 +180,7 @@ func (x *experiment) bytes() ([]byte, error) {
 type explained struct {
 	Bytes   int            `json:"bytes"`
 	Records []inspect.View `json:"records"`
+	Omitted int            `json:"omitted,omitempty"` // at least so many records more; labRecords are shown
 }
 
 func (l *lab) explain(_ *http.Request, x *experiment) (any, error) {
@@ -185,15 +188,38 @@ func (l *lab) explain(_ *http.Request, x *experiment) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	done, err := l.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	e := inspect.New(inspect.Options{Frames: true, MaxMessage: l.page.maxMessage})
 	out := explained{Bytes: len(b)}
-	out.add(e.Feed(inspect.Client, time.Time{}, b))
+	for part := range slices.Chunk(b, labPart) {
+		if out.Omitted == 0 {
+			out.add(e.Feed(inspect.Client, time.Time{}, part))
+		}
+	}
 	out.add(e.Finish())
 	return out, nil
 }
 
+// begin takes one of the places for experiments; done gives it back.
+func (l *lab) begin() (done func(), err error) {
+	select {
+	case l.slots <- struct{}{}:
+		return func() { <-l.slots }, nil
+	default:
+		return nil, &problem{http.StatusTooManyRequests, fmt.Sprintf("%d experiments are running; try again in a moment", labAtOnce)}
+	}
+}
+
 func (x *explained) add(records []inspect.Record) {
 	for i := range records {
+		if len(x.Records) == labRecords {
+			x.Omitted += len(records) - i
+			return
+		}
 		r := records[i] // what it points to is not used again
 		x.Records = append(x.Records, r.View())
 	}
@@ -231,12 +257,11 @@ func (l *lab) send(r *http.Request, x *experiment) (any, error) {
 	if x.Chop && len(head)+len(b) > labChopped {
 		return nil, bad("%d bytes; one at a time the lab sends up to %d", len(head)+len(b), labChopped)
 	}
-	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-	default:
-		return nil, &problem{http.StatusTooManyRequests, fmt.Sprintf("%d experiments are running; try again in a moment", labAtOnce)}
+	done, err := l.begin()
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	return l.talk([]byte(crlf(head)), b, x.Chop)
 }
 
@@ -272,7 +297,7 @@ func (l *lab) talk(head, frames []byte, chop bool) (*outcome, error) {
 	if t.out.Ended == "" {
 		t.write(frames)
 		quiet := labQuiet
-		if t.broken() {
+		if t.out.Violation != nil {
 			quiet = labTime // there will be an answer
 		}
 		t.read(quiet, func() bool { return false })
@@ -301,7 +326,9 @@ func (t *talker) write(b []byte) {
 		}
 		n, err := t.conn.Write(b[:n])
 		t.out.Sent += n
-		t.out.add(t.e.Feed(inspect.Client, time.Now(), b[:n]))
+		for part := range slices.Chunk(b[:n], labPart) {
+			t.out.add(t.e.Feed(inspect.Client, time.Now(), part))
+		}
 		if err != nil {
 			return // what it said before it closed is still to be read
 		}
@@ -309,14 +336,9 @@ func (t *talker) write(b []byte) {
 	}
 }
 
-// broken reports whether the client has broken a rule.
-func (t *talker) broken() bool {
-	return slices.ContainsFunc(t.out.Records, func(v inspect.View) bool { return v.Dir == inspect.Client && len(v.Violations) > 0 })
-}
-
 // read takes what comes until enough, the end of the connection, or silence for some time.
 func (t *talker) read(silence time.Duration, enough func() bool) {
-	buf := make([]byte, 16<<10)
+	buf := make([]byte, labPart)
 	for !enough() {
 		if t.out.Received >= labAnswer {
 			t.out.Ended = "long"
@@ -355,10 +377,11 @@ func (t *talker) read(silence time.Duration, enough func() bool) {
 	}
 }
 
-// judge finds the answer among the records, and the first violation of the client, and compares.
-func (x *outcome) judge() {
-	for i := range x.Records {
-		r := &x.Records[i]
+// add shows records, as far as there is room, and notes what is judged: the answer, the Close, and the first violation of
+// the client.
+func (x *outcome) add(records []inspect.Record) {
+	for i := range records {
+		r := &records[i]
 		server := r.Dir == inspect.Server
 		switch {
 		case server && r.Line != nil && x.Status == "":
@@ -367,9 +390,15 @@ func (x *outcome) judge() {
 			c := r.Frame.Close
 			x.Code, x.Reason, x.Meaning = c.Code, c.Reason, c.Meaning
 		case !server && len(r.Violations) > 0 && x.Violation == nil:
-			x.Violation, x.Demand = &r.Violations[0], r.Violations[0].Demands()
+			v := r.Violations[0]
+			x.Violation, x.Demand = &v, v.Demands()
 		}
 	}
+	x.explained.add(records)
+}
+
+// judge compares what the server did with what the first violation demands.
+func (x *outcome) judge() {
 	switch v := x.Violation; {
 	case v == nil:
 	case v.Status != 0:

@@ -78,6 +78,7 @@ type result struct {
 	Reason   string
 	Demand   string
 	Agrees   bool
+	Omitted  int
 	Records  []struct {
 		Dir, Kind, Brief string
 		Start, End       int64
@@ -234,6 +235,32 @@ func TestTheLabExplainsWithoutSending(t *testing.T) {
 	}
 	if status, got = s.post(t, "/lab/explain", experiment{Frames: "8105 48656c6c6f"}); len(got.Records) != 3 || got.Records[1].Violations[0].Kind != "mask-missing" || got.Records[1].Demands[0] != "close 1002" {
 		t.Errorf("%d %+v", status, got)
+	}
+}
+
+// TestTheLabShowsOnlySoManyRecords: frames of two bytes would make an answer a thousand times as large as the request.
+func TestTheLabShowsOnlySoManyRecords(t *testing.T) {
+	s := start(t)
+	const wrong = 5000
+	pings := strings.Repeat("8980"+"00000000", wrong)
+	status, got := s.post(t, "/lab/explain", experiment{Frames: pings})
+	if status != 200 || len(got.Records) != labRecords || got.Omitted == 0 {
+		t.Errorf("explained: %d, %d records, %d omitted", status, len(got.Records), got.Omitted)
+	}
+	// What is judged may stand behind what is shown.
+	status, got = s.post(t, "/lab/send", experiment{Frames: pings + masked(0x83, "x")})
+	if status != 200 || len(got.Records) != labRecords || got.Omitted < 2*wrong-labRecords || got.Code != 1002 || !got.Agrees || got.Violation == nil || got.Violation.Kind != "opcode-reserved-data" {
+		t.Errorf("sent: %d, %d records, %d omitted, %d %v %+v", status, len(got.Records), got.Omitted, got.Code, got.Agrees, got.Violation)
+	}
+}
+
+func TestTheLabExplainsOnlySoMuchAtATime(t *testing.T) {
+	s := start(t)
+	for range labAtOnce {
+		s.page.lab.slots <- struct{}{}
+	}
+	if status, got := s.post(t, "/lab/explain", experiment{Frames: presets[0].Frames}); status != 429 || !strings.Contains(got.Error, "are running") {
+		t.Errorf("%d %q", status, got.Error)
 	}
 }
 

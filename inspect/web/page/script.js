@@ -913,6 +913,7 @@ function showOutcome(o) {
   const list = el("ol.events");
   const t = new Timeline(list, 200);
   for (const r of o.records || []) t.add(r, false);
+  if (o.omitted) t.mark(`${count(o.omitted)} records more, not shown`, "lost");
   const cards = [...list.querySelectorAll("details")];
   const broken = cards.filter((d) => d.classList.contains("broken"));
   for (const d of cards) d.open = broken.length ? d === broken[0] : d === cards.at(-1);
