@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type publishOptions struct {
 	server    string
 	tokenFile string
 	timeout   time.Duration
+	insecure  bool
 	json      bool
 
 	file   string
@@ -94,6 +96,7 @@ func (o *publishOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.server, "server", "http://127.0.0.1:8002", "the server, as http:// or https:// URL")
 	f.StringVar(&o.tokenFile, "token-file", "", "file with the token, the one that the server has as --publish-token-file")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "for all of it")
+	f.BoolVar(&o.insecure, "insecure", false, "accept any certificate of an https server")
 	f.BoolVar(&o.json, "json", false, "print what the server answers, in JSON")
 }
 
@@ -164,7 +167,11 @@ func isPort(s string) bool {
 
 // ask sends a request and reads the answer into v. The error says what to do.
 func (o *publishOptions) ask(r *http.Request, v any) ([]byte, error) {
+	way := http.DefaultTransport.(*http.Transport).Clone() // with the proxy of the environment
+	way.TLSClientConfig = &tls.Config{InsecureSkipVerify: o.insecure}
+	defer way.CloseIdleConnections()
 	c := http.Client{
+		Transport:     way,
 		Timeout:       o.timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token is for this server
 	}
@@ -175,7 +182,7 @@ func (o *publishOptions) ask(r *http.Request, v any) ([]byte, error) {
 	defer answer.Body.Close()
 	const most = 16 << 20
 	b, err := io.ReadAll(io.LimitReader(answer.Body, most))
-	if answer.StatusCode != http.StatusOK {
+	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusAccepted {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
 		why := o.cure(answer.StatusCode, line)
 		if line != "" && !strings.HasPrefix(line, "<") { // a page of HTML is of no use here
@@ -210,6 +217,9 @@ func (o *publishOptions) unreachable(r *http.Request, err error) error {
 		return fmt.Errorf("%s: nobody listens there; start wspoll serve, or say with --server where it is", o.server)
 	case os.IsTimeout(err):
 		return fmt.Errorf("%s: no answer within %v; --timeout sets for how long to wait", o.server, o.timeout)
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("%s: %w; --insecure accepts any certificate", o.server, err)
 	}
 	return fmt.Errorf("%s: %w", o.server, err)
 }
@@ -295,6 +305,8 @@ func (o *publishOptions) publish(args []string, stdout io.Writer) error {
 		return err
 	case o.json:
 		_, err = stdout.Write(b)
+	case p.Waiting:
+		_, err = fmt.Fprintf(stdout, "%s: queued for %d, and waits for other servers\n", p.Topic, p.Queued)
 	case p.Seq == 0:
 		_, err = fmt.Fprintf(stdout, "%s: queued for nobody, and not kept\n", p.Topic)
 	default:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -145,6 +146,7 @@ func TestPublishToAServerThatDoesNotWantToIsOneLine(t *testing.T) {
 		want   string
 	}{
 		{func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no room", http.StatusServiceUnavailable) }, "refused with 503 Service Unavailable: no room; try again later\n"},
+		{func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) }, "the answer is not that of wspoll serve"},
 		{func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, "refused with 404 Not Found: 404 page not found; is this wspoll serve?\n"},
 		{func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
@@ -248,5 +250,52 @@ func TestTheServerOfPublishIsNotThatOfOtherCommands(t *testing.T) {
 	}
 	if !bytes.Contains([]byte(aboutFlags), []byte("WSPOLL_SERVER")) {
 		t.Error("the help does not tell of it")
+	}
+}
+
+// A server that shares its topics may have lost the others for a while.
+func TestPublishThatWaitsForOtherServersIsNoFailure(t *testing.T) {
+	const body = `{"topic":"news","seq":0,"queued":3,"waiting":true}`
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		io.WriteString(w, body)
+	}))
+	defer s.Close()
+	if code, stdout, stderr := call("publish", "news", "x", "--server", s.URL); code != 0 || stdout != "news: queued for 3, and waits for other servers\n" || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, stdout, _ := call("publish", "news", "x", "--server", s.URL, "--json"); code != 0 || stdout != body {
+		t.Errorf("exit %d, stdout %q", code, stdout)
+	}
+}
+
+func TestPublishAndTopicsOverTLS(t *testing.T) {
+	asked := 0
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; r.Method == http.MethodGet {
+			io.WriteString(w, `[{"name":"news"}]`)
+			return
+		}
+		io.WriteString(w, `{"topic":"news","seq":7,"queued":1}`)
+	}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshakes that the client ends
+	s.StartTLS()
+	defer s.Close()
+	token := write(t, "token", testToken)
+	for _, args := range [][]string{{"publish", "news", "x"}, {"topics"}} {
+		args = append(args, "--server", s.URL, "--token-file", token)
+		code, stdout, stderr := call(args...)
+		if oneLine(t, stderr); code != 1 || stdout != "" || !strings.HasPrefix(stderr, "wspoll: "+s.URL+": tls: ") || !strings.HasSuffix(stderr, "; --insecure accepts any certificate\n") {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+		if asked > 0 {
+			t.Fatal("the token went to a server whose certificate is not known")
+		}
+	}
+	if code, stdout, stderr := call("publish", "news", "x", "--server", s.URL, "--token-file", token, "--insecure"); code != 0 || stdout != "news: number 7, queued for 1\n" || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, stdout, stderr := call("topics", "--server", s.URL, "--token-file", token, "--insecure"); code != 0 || !strings.Contains(stdout, "\nnews ") || stderr != "" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }

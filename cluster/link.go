@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"wspoll/server"
@@ -68,15 +69,21 @@ const (
 	again      = 3 * time.Second  // a message that has not come back by then is sent again
 	comeUp     = 10 * time.Second // for NATS to answer at the start
 	incoming   = 256              // messages from NATS on their way to the loops
+	stuck      = 5 * time.Second  // a connection that takes no bytes for that long is given up
+	overhead   = 1024             // bytes of a message's headers in NATS, at most
+	sameError  = time.Minute      // for an error of NATS to be logged again
 )
 
 // Link joins the topics of a server to those of others.
 type Link struct {
-	cfg    Config
-	topics *server.Topics
-	nc     *nats.Conn
-	js     jetstream.JetStream // nil without JetStream
-	self   string              // in the ids of our messages
+	cfg     Config
+	topics  *server.Topics
+	options []nats.Option
+	nc      *nats.Conn          // run's, from begin on
+	js      jetstream.JetStream // nil without JetStream; run's, and of what it has begun
+	stream  bool                // js is not nil
+	self    string              // in the ids of our messages
+	largest atomic.Int64        // payload that NATS takes; relay must not wait for the lock of nc
 
 	mu      sync.Mutex
 	fresh   []*entry // published, and not seen by run
@@ -86,14 +93,21 @@ type Link struct {
 	since   time.Time // of the last change of up
 	closing bool
 
-	wake  chan struct{}
-	state chan bool // the connection went down, or came up
-	ready chan ready
-	in    chan arrival
-	first chan struct{} // closed by run, when the link is up for the first time
-	empty chan struct{} // closed by run, when closing and nothing is left to be sent
-	quit  chan struct{} // closed by Close
-	ended chan struct{} // closed by run
+	lastError string // that was logged
+	lastSaid  time.Time
+
+	wake   chan struct{}
+	state  chan bool // the connection went down, or came up
+	ready  chan ready
+	in     chan arrival
+	gone   chan struct{}   // the client of NATS has given up
+	dialed chan *nats.Conn // and this is another one
+	unread chan unread     // the stream is not read any more
+	slow   chan struct{}   // the client of NATS had no room and has dropped messages
+	first  chan struct{}   // closed by run, when the link is up for the first time
+	empty  chan struct{}   // closed by run, when closing and nothing is left to be sent
+	quit   chan struct{}   // closed by Close
+	ended  chan struct{}   // closed by run
 
 	run run
 }
@@ -109,9 +123,10 @@ type entry struct {
 
 // arrival is a message from NATS; gen tells to which connect it belongs.
 type arrival struct {
-	gen int
-	msg *nats.Msg
-	seq uint64 // in the stream; 0 without one
+	gen  int
+	msg  *nats.Msg
+	seq  uint64 // its number in the stream; 0 without one
+	rest uint64 // how many messages the stream has behind it
 }
 
 // Join connects to NATS and joins topics to it, whose server must not have been
@@ -125,27 +140,33 @@ func Join(ctx context.Context, cfg Config, topics *server.Topics) (*Link, error)
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &Link{
-		cfg: cfg, topics: topics, self: nuid.Next(), since: time.Now(),
+		cfg: cfg, topics: topics, self: idPrefix + nuid.Next(), since: time.Now(),
 		wake: make(chan struct{}, 1), state: make(chan bool, 16), ready: make(chan ready), in: make(chan arrival, incoming),
+		gone: make(chan struct{}, 1), dialed: make(chan *nats.Conn), unread: make(chan unread, 1), slow: make(chan struct{}, 1),
 		first: make(chan struct{}),
 		empty: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
-	options := []nats.Option{
+	l.options = []nats.Option{
 		nats.Name("wspoll"), nats.MaxReconnects(-1), nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, time.Second), nats.Timeout(comeUp / 2),
 		nats.ReconnectBufSize(-1), // what waits, waits here
+		nats.FlusherTimeout(stuck),
+		// Credentials that are refused now may be good again, or be replaced in the file.
+		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(2 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(*nats.Conn, error) { l.changed(false) }),
-		nats.ReconnectHandler(func(*nats.Conn) { l.changed(true) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { l.changed(false); l.said(err) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { l.largest.Store(nc.MaxPayload()); l.changed(true) }),
+		nats.ClosedHandler(func(*nats.Conn) { l.lostClient() }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { l.asyncError(err) }),
 	}
 	if cfg.Creds != "" {
-		options = append(options, nats.UserCredentials(cfg.Creds))
+		l.options = append(l.options, nats.UserCredentials(cfg.Creds))
 	}
 	var err error
-	if l.nc, err = nats.Connect(cfg.URLs, options...); err != nil {
+	if l.nc, err = nats.Connect(cfg.URLs, l.options...); err != nil {
 		return nil, fmt.Errorf("NATS at %s cannot be reached: %w", Redacted(cfg.URLs), err)
 	}
+	l.largest.Store(l.nc.MaxPayload())
 	if err := l.begin(ctx); err != nil {
 		l.nc.Close()
 		return nil, fmt.Errorf("NATS at %s: %w", Redacted(cfg.URLs), err)
@@ -162,21 +183,22 @@ func (l *Link) begin(ctx context.Context) error {
 		return err
 	}
 	l.js = js
-	_, err = l.stream(ctx)
+	_, err = l.lookUp(ctx, 0)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) || errors.Is(err, nats.ErrNoResponders) {
 		l.js = nil
 		l.cfg.Log.Warn("NATS has no JetStream: subscribers that come back, or come to another server, do not get what they missed")
 	} else if err != nil {
 		return fmt.Errorf("the stream %s: %w", l.streamName(), err)
 	}
-	l.topics.Join(l.relay, l.js != nil)
+	l.stream = l.js != nil
 	l.run.init(l)
-	go l.serve()
-	if l.js == nil {
-		if err := l.subscribe(); err != nil {
+	if !l.stream {
+		if err := l.run.subscribe(); err != nil {
 			return err
 		}
 	}
+	l.topics.Join(l.relay, l.stream)
+	go l.serve()
 	l.changed(true)
 	select {
 	case <-l.first: // all that the stream keeps is here
@@ -196,16 +218,68 @@ func (l *Link) changed(up bool) {
 	}
 }
 
+// lostClient: the client of NATS has given up, as it does when NATS says what
+// it does not understand. Close brings this about too.
+func (l *Link) lostClient() {
+	select {
+	case l.gone <- struct{}{}:
+	default: // it is known
+	}
+}
+
+// redial makes another client, until it can or Close is called.
+func (l *Link) redial() {
+	for {
+		nc, err := nats.Connect(l.cfg.URLs, l.options...)
+		if err == nil {
+			l.largest.Store(nc.MaxPayload())
+			select {
+			case l.dialed <- nc:
+			case <-l.ended:
+				nc.Close()
+			}
+			return
+		}
+		l.said(err)
+		select {
+		case <-time.After(time.Second):
+		case <-l.ended:
+			return
+		}
+	}
+}
+
 func (l *Link) asyncError(err error) {
-	l.cfg.Log.Warn("NATS", "error", err)
-	if errors.Is(err, nats.ErrSlowConsumer) {
-		l.changed(true) // as if it had been away: messages are lost
+	if !errors.Is(err, nats.ErrSlowConsumer) || l.stream { // what the stream has comes again by itself
+		l.said(err)
+		return
+	}
+	select {
+	case l.slow <- struct{}{}:
+	default: // run will see
+	}
+}
+
+// said logs an error of NATS, one that is the same as the last only now and
+// then: a client without a permission gets it for each message.
+func (l *Link) said(err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	again := err.Error() == l.lastError && time.Since(l.lastSaid) < sameError
+	if !again {
+		l.lastError, l.lastSaid = err.Error(), time.Now()
+	}
+	l.mu.Unlock()
+	if !again {
+		l.cfg.Log.Warn("NATS", "error", err)
 	}
 }
 
 // relay takes what is published here; it does not wait.
 func (l *Link) relay(p server.Passed) error {
-	if int64(len(p.Payload))+1024 > l.nc.MaxPayload() && l.nc.MaxPayload() > 0 {
+	if most := l.largest.Load(); most > 0 && int64(len(p.Payload))+overhead > most {
 		return server.ErrTooLarge
 	}
 	l.mu.Lock()
@@ -214,7 +288,9 @@ func (l *Link) relay(p server.Passed) error {
 	switch {
 	case l.closing:
 		return server.ErrStopped
-	case full && l.up, l.count >= 2*maxWaiting || l.bytes > 2*l.cfg.Buffer:
+	// A publisher that gets an answer is told that it does not fit; what a
+	// subscriber says reaches at least those of this server.
+	case full && (l.up || p.From == server.Ref{}), l.count >= 2*maxWaiting || l.bytes > 2*l.cfg.Buffer:
 		return server.ErrBusy
 	}
 	l.fresh = append(l.fresh, &entry{Passed: p, only: full})

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,6 +21,7 @@ import (
 const (
 	opHeader = "Wspoll-Op"
 	binaryOp = "binary"
+	idPrefix = "wspoll:" // of a server's name; the ids of other programs mean nothing here
 )
 
 func validText(b []byte) bool { return utf8.Valid(b) }
@@ -27,18 +29,24 @@ func validText(b []byte) bool { return utf8.Valid(b) }
 // run is what belongs to the goroutine of serve.
 type run struct {
 	l       *Link
-	out     []*entry // sent or to be sent, by id; those that came back are nil
+	out     []*entry // sent or to be sent and not come back, by id
 	nextID  uint64
-	gen     int               // of connects
-	target  uint64            // with a stream: what has to come before the link is up
-	wait    bool              // for target
-	last    uint64            // number that came last
-	trimmed map[string]bool   // topics of which the stream has let messages go
-	seen    map[string]uint64 // without a stream: the newest count of each server
-	catch   func()            // ends what the last ready began
+	gen     int             // of connects
+	target  uint64          // with a stream: what has to come before the link is up
+	wait    bool            // for target
+	last    uint64          // number that came last
+	trimmed map[string]bool // topics of which the stream has let messages go
+	catch   func()          // ends what the last ready began
+	back    time.Time       // when one of ours came last
+	backID  uint64          // and the highest id among them
+
+	// Without a stream:
+	seen map[string]*heard // of other servers
+	sub  *nats.Subscription
+	hole hole
 }
 
-func (r *run) init(l *Link) { r.l, r.seen, r.catch = l, map[string]uint64{}, func() {} }
+func (r *run) init(l *Link) { r.l, r.seen, r.catch = l, map[string]*heard{}, func() {} }
 
 // serve is the one goroutine that gives messages to NATS and to the topics.
 func (l *Link) serve() {
@@ -57,6 +65,17 @@ func (l *Link) serve() {
 			r.resumed(s)
 		case a := <-l.in:
 			r.arrived(a)
+			r.passed()
+		case u := <-l.unread:
+			r.reread(u)
+		case <-l.slow:
+			r.slow()
+		case <-l.gone:
+			l.said(l.nc.LastError())
+			r.changed(false)
+			go l.redial()
+		case nc := <-l.dialed:
+			r.redialed(nc)
 		case <-l.wake:
 		case <-tick.C:
 			r.sendAgain()
@@ -96,7 +115,7 @@ func (l *Link) set(up bool) {
 	switch {
 	case !changed:
 	case up:
-		l.cfg.Log.Info("the link to NATS is up", "subject", l.cfg.Subject, "jetstream", l.js != nil, "waiting", n)
+		l.cfg.Log.Info("the link to NATS is up", "subject", l.cfg.Subject, "jetstream", l.stream, "waiting", n)
 	default:
 		l.topics.Hold(false) // here nothing is waited for
 		l.cfg.Log.Warn("the link to NATS is down; messages reach the subscribers of this server alone until it is up again")
@@ -115,7 +134,7 @@ func (r *run) changed(up bool) {
 	}
 	switch {
 	case !up:
-	case l.js == nil:
+	case !l.stream:
 		l.topics.Lost(0)
 		r.begin()
 	default:
@@ -128,20 +147,28 @@ func (r *run) resumed(s ready) {
 	if s.gen != r.gen {
 		return
 	}
-	if s.anew { // not the stream that it was: its numbers mean nothing here
-		r.last = 0
-		r.l.cfg.Log.Error("the stream has begun anew; its numbers are lower than those that were given", "stream", r.l.streamName())
-	}
 	if s.first > r.last+1 {
 		r.l.topics.Lost(s.first - 1)
 		r.last = s.first - 1
 	}
 	r.trimmed, r.target, r.wait = s.trimmed, s.last, true
-	r.caughtUp()
+	r.caughtUp(s.rest)
 }
 
-// caughtUp goes on when all that the stream had has come.
-func (r *run) caughtUp() {
+// reread: the stream cannot be read any more, though NATS is there.
+func (r *run) reread(u unread) {
+	if u.gen == r.gen {
+		r.l.said(u.err)
+		r.changed(true)
+	}
+}
+
+// caughtUp goes on when all that the stream had has come: when what came last
+// is target, or nothing comes after it, since what was there has been deleted.
+func (r *run) caughtUp(rest uint64) {
+	if r.wait && rest == 0 {
+		r.last = max(r.last, r.target)
+	}
 	if r.wait && r.last >= r.target {
 		r.wait, r.trimmed = false, nil
 		r.begin()
@@ -151,9 +178,8 @@ func (r *run) caughtUp() {
 // begin sends what waits, and from now on what comes. What the stream had from
 // us has come back by now: nothing is sent twice.
 func (r *run) begin() {
-	for _, e := range r.out {
-		r.send(e)
-	}
+	r.back = time.Now()
+	r.sendAll()
 	r.l.set(true)
 	select {
 	case <-r.l.first:
@@ -175,21 +201,22 @@ func (r *run) takeFresh() {
 		if e.only && up {
 			e.only = false // it is up again since then
 		}
-		if !e.only {
+		switch {
+		case e.only:
+			r.keepHere(e)
+		case !up:
 			r.out = append(r.out, e)
-		}
-		if up {
-			r.send(e)
-			continue
-		}
-		if r.deliverLocal(e); e.only {
-			r.done(e)
+			r.deliverLocal(e)
+		case errors.Is(r.send(e), nats.ErrMaxPayload):
+			r.keepHere(e)
+		default:
+			r.out = append(r.out, e)
 		}
 	}
 }
 
 // send gives a message to NATS. One that fails is sent again in time.
-func (r *run) send(e *entry) {
+func (r *run) send(e *entry) error {
 	m := nats.NewMsg(r.l.cfg.Subject + "." + e.Topic)
 	m.Data = e.Payload
 	m.Header.Set(nats.MsgIdHdr, r.l.self+"-"+strconv.FormatUint(e.id, 10))
@@ -197,21 +224,47 @@ func (r *run) send(e *entry) {
 		m.Header.Set(opHeader, binaryOp)
 	}
 	e.sent = time.Now()
-	if err := r.l.nc.PublishMsg(m); err != nil {
+	err := r.l.nc.PublishMsg(m)
+	if err != nil {
 		r.l.cfg.Log.Debug("a message could not be given to NATS", "error", err)
 	}
+	return err
 }
 
-// sendAgain sends what should have come back by now. JetStream knows by its id
-// what it has already.
+// sendAll sends all that has not come back. What NATS would never take, since
+// it takes less than when it was published, stays with this server.
+func (r *run) sendAll() {
+	r.out = slices.DeleteFunc(r.out, func(e *entry) bool {
+		if err := r.send(e); !errors.Is(err, nats.ErrMaxPayload) {
+			return false
+		}
+		r.keepHere(e)
+		return true
+	})
+}
+
+// keepHere gives a message up that no other server will get.
+func (r *run) keepHere(e *entry) {
+	e.only = true
+	r.deliverLocal(e)
+	r.done(e)
+}
+
+// sendAgain sends what should have come back by now: nothing has for a while,
+// or what was sent later has. JetStream knows by its id what it has already.
 func (r *run) sendAgain() {
 	if !r.l.isUp() || len(r.out) == 0 || time.Since(r.out[0].sent) < again {
 		return
 	}
-	r.l.cfg.Log.Warn("NATS has not returned messages; they are sent again", "messages", len(r.out))
-	for _, e := range r.out {
-		r.send(e)
+	if time.Since(r.back) < again && r.backID < r.out[0].id {
+		return // they are on their way: there are many
 	}
+	r.l.cfg.Log.Warn("NATS has not returned messages; they are sent again", "messages", len(r.out))
+	if r.l.stream {
+		r.changed(true) // is there a stream at all?
+		return
+	}
+	r.sendAll()
 }
 
 // deliverLocal gives a message to the subscribers of this server before it has
@@ -254,33 +307,35 @@ func (r *run) arrived(a arrival) {
 			delete(r.trimmed, name)
 		}
 		r.last = a.seq
-		defer r.caughtUp()
-	}
-	from, id := parseID(a.msg.Header.Get(nats.MsgIdHdr))
-	if a.seq == 0 && from != "" {
-		// Of one server they come in the order of their counts; what was sent
-		// again is known by that.
-		if id <= r.seen[from] {
+		defer r.caughtUp(a.rest)
+		if name == filler {
+			if len(a.msg.Data) > 0 {
+				r.l.topics.Lost(a.seq)
+			}
 			return
 		}
-		if len(r.seen) > 10_000 {
-			clear(r.seen) // of servers that are long gone
-		}
-		r.seen[from] = id
 	}
+	from, id := parseID(a.msg.Header.Get(nats.MsgIdHdr))
 	if from != r.l.self {
-		r.deliver(&d)
+		if a.seq > 0 || from == "" || r.isNew(from, id) {
+			r.deliver(&d)
+		}
 		return
 	}
-	i, ok := slices.BinarySearchFunc(r.out, id, func(e *entry, id uint64) int {
-		return int(int64(e.id) - int64(id))
-	})
+	r.back, r.backID = time.Now(), max(r.backID, id)
+	i, ok := slices.BinarySearchFunc(r.out, id, func(e *entry, id uint64) int { return cmp.Compare(e.id, id) })
 	if !ok {
-		r.deliver(&d) // the stream has it twice: so it has for all
+		if a.seq > 0 {
+			r.deliver(&d) // the stream has it twice: so it has for all
+		}
 		return
 	}
 	e := r.out[i]
-	r.out = slices.Delete(r.out, i, i+1)
+	if i == 0 { // as it nearly always is; the others need not move
+		r.out[0], r.out = nil, r.out[1:]
+	} else {
+		r.out = slices.Delete(r.out, i, i+1)
+	}
 	d.From, d.Again = e.From, e.local
 	number := a.seq
 	if !e.local || a.seq > 0 {
@@ -306,11 +361,11 @@ func (r *run) done(e *entry) {
 	}
 }
 
-// parseID splits the id of a message.
+// parseID splits the id of a message; from is empty when no server of ours made it.
 func parseID(s string) (from string, id uint64) {
-	from, count, ok := strings.Cut(s, "-")
+	from, count, _ := strings.Cut(s, "-")
 	id, err := strconv.ParseUint(count, 10, 64)
-	if !ok || err != nil {
+	if !strings.HasPrefix(from, idPrefix) || err != nil {
 		return "", 0
 	}
 	return from, id

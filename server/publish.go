@@ -96,6 +96,8 @@ func (h *publishing) refuse(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, ErrTopicName):
 		status = http.StatusBadRequest
+	case errors.Is(err, ErrTooLarge): // for what the relay takes
+		status = http.StatusRequestEntityTooLarge
 	case errors.Is(err, ErrText):
 		http.Error(w, "the body is not UTF-8; send it with Content-Type: application/octet-stream", http.StatusBadRequest)
 		return

@@ -130,7 +130,7 @@ func (d Drop) String() string { return dropNames[d] }
 var (
 	ErrTopicName  = errors.New("a topic's name is 1 to 128 letters, digits and - _ ~, in parts joined by single dots")
 	ErrTopicMax   = errors.New("there are as many topics as the server is to have")
-	ErrBusy       = errors.New("more is published than the loops can send; try again later")
+	ErrBusy       = errors.New("more is published than can be sent; try again later")
 	ErrTooLarge   = errors.New("a message too large to be published: it must fit in MaxMessage, and in MaxPending with its header")
 	ErrText       = errors.New("a text message that is not UTF-8")
 	ErrOpcode     = errors.New("only text and binary messages can be published")

@@ -2,6 +2,8 @@ package server
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/gobwas/ws"
@@ -208,4 +210,34 @@ func TestPublishersAreHeldWhileTheRelayHasMuch(t *testing.T) {
 	if len(*passed) != 2 {
 		t.Errorf("%d messages were passed", len(*passed))
 	}
+}
+
+// The relay may take less than this server does.
+func TestWhatIsTooLargeForTheRelayIsAnsweredWith413(t *testing.T) {
+	s := withPublishingRelay(t, func(Passed) error { return ErrTooLarge })
+	status, answer, h := s.do(t, "POST", "/topics/x", strings.NewReader("large"))
+	if status != http.StatusRequestEntityTooLarge || answer != ErrTooLarge.Error()+"\n" || h.Get("Retry-After") != "" {
+		t.Errorf("%d %q, Retry-After %q", status, answer, h.Get("Retry-After"))
+	}
+	s = withPublishingRelay(t, func(Passed) error { return ErrBusy })
+	if status, _, h := s.do(t, "POST", "/topics/x", strings.NewReader("more")); status != http.StatusServiceUnavailable || h.Get("Retry-After") != "1" {
+		t.Errorf("when it is busy: %d, Retry-After %q", status, h.Get("Retry-After"))
+	}
+}
+
+func withPublishingRelay(t *testing.T, relay func(Passed) error) *testServer {
+	t.Helper()
+	s, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Topics().MountHTTP(PublishConfig{Token: token})
+	s.Topics().Join(relay, true)
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(closedContext(t)) })
+	return &testServer{s, addr.String()}
 }
