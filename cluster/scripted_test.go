@@ -266,8 +266,18 @@ func TestWhatOtherServersSendAgainIsTakenOnce(t *testing.T) {
 		id   uint64
 		want bool
 	}{
-		{5, true}, {5, false}, {4, false}, {8, true}, {6, true}, {6, false}, {7, true}, {8, false},
-		{9, true}, {9 + 2*maxWaiting, true}, {11, false}, {10 + 2*maxWaiting, true},
+		{5, true},
+		{5, false},
+		{4, false},
+		{8, true},
+		{6, true},
+		{6, false},
+		{7, true},
+		{8, false},
+		{9, true},
+		{9 + 2*maxWaiting, true},
+		{11, false},
+		{10 + 2*maxWaiting, true},
 	} {
 		if got := r.isNew("a", tt.id); got != tt.want {
 			t.Errorf("step %d, count %d: %v", i, tt.id, got)
