@@ -23,6 +23,9 @@ func (c *simClient) look(sh *shard, slot epoll.Slot) {
 	if p, kept := sh.parsers[slot]; kept != (st.flags&flagMidMessage != 0) || kept && !p.MidMessage() {
 		c.fail("a parser is kept aside: %v, its flag says %v: %+v", kept, !kept, p)
 	}
+	if c.heldStep > 0 && c.heldStep >= c.sim.steps[sh.loop.Index()]-1 {
+		c.heldAt = now // let go in this step, and its deadline may have come before that
+	}
 	if sh.loop.Held(slot) {
 		c.heldAt, c.heldStep = now, c.sim.steps[sh.loop.Index()]
 		if pending == 0 {
