@@ -72,8 +72,8 @@ func (s *source) body(ctx context.Context) io.Reader {
 	return out
 }
 
-// trouble says what is wrong if it is the source that was waited for, or that failed; else nil. err is what the request failed with.
-func (s *source) trouble(interrupted bool, err error, limit time.Duration) error {
+// trouble says what is wrong if it is the source that was waited for, or that failed; else nil. late: the time was over.
+func (s *source) trouble(interrupted, late bool, limit time.Duration) error {
 	if s == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (s *source) trouble(interrupted bool, err error, limit time.Duration) error
 		return fmt.Errorf("%s cannot be read: %w", s.name, s.err)
 	case s.err == nil && interrupted:
 		return fmt.Errorf("interrupted before %s ended; nothing was published", s.name)
-	case s.waiting && os.IsTimeout(err):
+	case s.waiting && late:
 		return fmt.Errorf("%s did not end within %v; --timeout sets for how long to wait", s.name, limit)
 	}
 	return nil
@@ -172,7 +172,6 @@ func (o *publishOptions) ask(r *http.Request, v any) ([]byte, error) {
 	defer way.CloseIdleConnections()
 	c := http.Client{
 		Transport:     way,
-		Timeout:       o.timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token is for this server
 	}
 	answer, err := c.Do(r)
@@ -205,7 +204,9 @@ func (o *publishOptions) unreachable(r *http.Request, err error) error {
 		err = e.Err // the rest is the request's line
 	}
 	interrupted := errors.Is(r.Context().Err(), context.Canceled)
-	if trouble := o.source.trouble(interrupted, err, o.timeout); trouble != nil {
+	// net/http may speak of what it did at the end of the time, like closing the body.
+	late := errors.Is(r.Context().Err(), context.DeadlineExceeded) || os.IsTimeout(err)
+	if trouble := o.source.trouble(interrupted, late, o.timeout); trouble != nil {
 		return trouble
 	}
 	switch {
@@ -215,7 +216,7 @@ func (o *publishOptions) unreachable(r *http.Request, err error) error {
 		return errors.New("interrupted; whether the message was published is not known")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: nobody listens there; start wspoll serve, or say with --server where it is", o.server)
-	case os.IsTimeout(err):
+	case late:
 		return fmt.Errorf("%s: no answer within %v; --timeout sets for how long to wait", o.server, o.timeout)
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -318,6 +319,8 @@ func (o *publishOptions) publish(args []string, stdout io.Writer) error {
 func (o *publishOptions) list(stdout io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, max(o.timeout, 0))
+	defer cancel()
 	r, err := o.request(ctx, http.MethodGet, "/topics", nil)
 	if err != nil {
 		return err
