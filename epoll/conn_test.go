@@ -409,7 +409,7 @@ func TestAddOwnsTheDescriptorAlsoWhenItFails(t *testing.T) {
 		first int
 		taken int // of the budget
 	}{
-		{"more than MaxCarry", sock(), 128<<10 + 1, 0},
+		{"more than MaxCarry", sock(), cfg.MaxCarry() + 1, 0},
 		{"more than the budget", sock(), 2048, 1<<20 - 2047},
 		{"not a socket", file(), 0, 0},
 		{"not a descriptor", 1 << 30, 0, 0},
