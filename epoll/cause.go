@@ -15,11 +15,12 @@ const (
 	CausePending              // more bytes waited for the peer than Config.MaxPending
 	CauseBudget               // the Budget had no room for bytes that had to be kept
 	CauseError                // any other error of a system call
+	CauseTLS                  // TLS failed: a bad handshake, certificate or record; see TLS.Err
 	numCauses
 )
 
 var causeNames = [numCauses]string{
-	"local", "eof", "reset", "timeout", "refused", "stalled", "pending", "budget", "error",
+	"local", "eof", "reset", "timeout", "refused", "stalled", "pending", "budget", "error", "tls",
 }
 
 func (c Cause) String() string { return causeNames[c] }

@@ -46,27 +46,35 @@ func (l *Loop) add(fd int32, flags uint16) (Slot, *slot, unix.Errno) {
 // from it already, at most MaxCarry; they are shown to Data first. Opened is called before Add
 // returns.
 func (l *Loop) Add(fd int, tag uint32, first []byte) error {
+	c, _, err := l.insert(fd, first)
+	if err == nil {
+		l.opened(c, tag)
+	}
+	return err
+}
+
+// insert is Add until Opened.
+func (l *Loop) insert(fd int, first []byte) (Slot, *slot, error) {
 	if len(first) > l.cfg.maxCarry() {
 		l.kernel.Close(int32(fd))
-		return fmt.Errorf("%d first bytes are more than MaxCarry, %d", len(first), l.cfg.maxCarry())
+		return 0, nil, fmt.Errorf("%d first bytes are more than MaxCarry, %d", len(first), l.cfg.maxCarry())
 	}
 	if err := l.kernel.Nonblock(int32(fd)); err != nil {
 		l.kernel.Close(int32(fd))
-		return os.NewSyscallError("fcntl", err)
+		return 0, nil, os.NewSyscallError("fcntl", err)
 	}
 	c, s, e := l.add(int32(fd), 0)
 	if e != none {
 		l.kernel.Close(int32(fd))
-		return os.NewSyscallError("epoll_ctl", e)
+		return 0, nil, os.NewSyscallError("epoll_ctl", e)
 	}
 	if len(first) > 0 && !l.bufs.add(&l.extra(s).carry, first, nil) {
 		l.release(c, s)
 		l.kernel.Close(int32(fd))
-		return fmt.Errorf("no room for %d bytes in the memory budget", len(first))
+		return 0, nil, fmt.Errorf("no room for %d bytes in the memory budget", len(first))
 	}
 	l.again(c, s)
-	l.opened(c, tag)
-	return nil
+	return c, s, nil
 }
 
 func (l *Loop) opened(c Slot, tag uint32) {
@@ -111,6 +119,13 @@ func (l *Loop) finish(c Slot, s *slot, cause Cause, linger bool) {
 		return
 	}
 	l.flushOf(c)
+	if s.is(flagShaking) {
+		l.end(c, s, cause, none)
+		return
+	}
+	if s.is(flagTLS) {
+		l.notify(c, s)
+	}
 	if s.fd < 0 {
 		return // the flush found the connection broken
 	}
@@ -173,6 +188,9 @@ func (l *Loop) release(c Slot, s *slot) {
 	l.unlink(s)
 	l.dropTaps(c, s)
 	l.dropExtra(s)
+	if s.is(flagTLS) {
+		l.dropTLS(c)
+	}
 	if s.gen++; s.gen == listenerGen {
 		s.gen = 0
 	}
@@ -228,9 +246,9 @@ func (l *Loop) Resume(c Slot) {
 func (l *Loop) Held(c Slot) bool { return l.slots.At(c).flags&(flagPaused|flagCongested) != 0 }
 
 // again puts c in the list of connections whose carry is shown to Data at the
-// end of the batch.
+// end of the batch, or which have yet to be told the end behind it.
 func (l *Loop) again(c Slot, s *slot) {
-	if l.carry(s) != 0 && !s.is(flagResumed) {
+	if (l.carry(s) != 0 || s.is(flagTLS) && l.tls[c].eof) && !s.is(flagResumed) {
 		s.flags |= flagResumed
 		l.resumed = append(l.resumed, l.ID(c))
 	}
@@ -239,10 +257,15 @@ func (l *Loop) again(c Slot, s *slot) {
 // rewatch tells the kernel which events of c matter now, if that changed.
 func (l *Loop) rewatch(c Slot, s *slot) {
 	var want uint8
-	if s.flags&(flagPaused|flagCongested|flagEOF|flagConnecting) == 0 {
+	switch {
+	case s.is(flagShaking):
+		if l.tls[c].shake.reads() {
+			want |= unix.EPOLLIN
+		}
+	case s.flags&(flagPaused|flagCongested|flagEOF|flagConnecting) == 0:
 		want |= unix.EPOLLIN
 	}
-	if l.pend(s) != 0 || s.is(flagConnecting) {
+	if l.pend(s) != 0 || s.flags&(flagConnecting|flagShaking) == flagConnecting {
 		want |= unix.EPOLLOUT
 	}
 	if want != s.watch {

@@ -71,14 +71,25 @@ func (l *Loop) connected(c Slot, s *slot, events uint32) {
 			return
 		}
 	}
+	if s.is(flagTLS) { // the deadline stands, and to others c is still connecting
+		s.flags |= flagShaking
+		l.begin(c, s, l.tls[c])
+		l.rewatch(c, s)
+		return
+	}
 	s.flags &^= flagConnecting
 	*l.deadline(s) = 0
-	tag := uint32(0)
+	tag := l.takeTag(s)
+	l.rewatch(c, s)
+	l.opened(c, tag)
+}
+
+// takeTag is the tag of Dial.
+func (l *Loop) takeTag(s *slot) (tag uint32) {
 	if s.is(flagExtra) {
 		x := l.extra(s)
 		tag, x.tag = x.tag, 0
 		l.tidy(s)
 	}
-	l.rewatch(c, s)
-	l.opened(c, tag)
+	return tag
 }

@@ -16,6 +16,9 @@ func (l *Loop) KeepOpen(c Slot) { l.slots.At(c).flags |= flagKept }
 func (l *Loop) Shut(c Slot) bool {
 	l.flushOf(c)
 	s := l.slots.At(c)
+	if s.fd >= 0 && !s.is(flagEnding) && s.is(flagTLS) {
+		l.notify(c, s)
+	}
 	if s.fd < 0 || s.is(flagEnding) {
 		return true // the flush found it broken
 	}

@@ -1,6 +1,7 @@
 package epoll
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,6 +67,10 @@ type Config struct {
 	// LingerTimeout bounds how long Finish waits for the peer's FIN. 0 means 2 s.
 	LingerTimeout time.Duration
 
+	// MaxHandshakes bounds the TLS handshakes that are under way on each loop;
+	// further ones wait for their turn. 0 means 256.
+	MaxHandshakes int
+
 	// Kernel is what the loops ask for everything; nil means Linux.
 	Kernel Kernel
 
@@ -79,6 +84,8 @@ type Config struct {
 	// panicked with v; c is the connection that was served, 0 if none was. The
 	// loop then goes on with the others. nil means that the panic ends the program.
 	OnPanic func(l *Loop, c Slot, v any)
+
+	turns chan struct{} // of the group's TLS handshakes, to compute
 }
 
 func (cfg Config) withDefaults() Config {
@@ -88,6 +95,7 @@ func (cfg Config) withDefaults() Config {
 		}
 	}
 	def(&cfg.Loops, 1)
+	def(&cfg.MaxHandshakes, 256)
 	def(&cfg.MaxPending, 1<<20)
 	// What may wait before reading stops, and the echo of one more read, fit
 	// in what may wait at all: a peer that reads slowly is held back first.
@@ -104,6 +112,11 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Budget == nil {
 		cfg.Budget = NewBudget(0)
+	}
+	if cfg.turns == nil {
+		// Half of the processors at the most are the handshakes': a loop that
+		// wants to go on is never behind a queue of them.
+		cfg.turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 	}
 	return cfg
 }

@@ -57,6 +57,12 @@ type Loop struct {
 	duct   duct
 	taps   map[Slot][]Tap // of those with flagTapped
 
+	tls     map[Slot]*TLS // of those with flagTLS
+	cipher  []byte        // the read buffer for these
+	sealed  []byte        // what a tls.Conn wrote and ship has yet to send
+	shaking int           // handshakes with a goroutine
+	toShake []*TLS        // those that wait to begin
+
 	listeners []listener
 	alarm     int64 // of SetAlarm; 0: none
 	starved   bool  // out of descriptors: listeners are not watched until retry
@@ -95,7 +101,7 @@ func newLoop(cfg Config, index int) (*Loop, error) {
 		wakefd: wakefd,
 		evs:    make([]unix.EpollEvent, maxEvents),
 		top:    1,
-		in:     make([]byte, cfg.maxCarry()+cfg.ReadBuffer),
+		in:     make([]byte, cfg.maxCarry()+cfg.ReadBuffer+maxRecord), // a read of TLS may complete a record of which most came before
 		out:    make([]byte, 0, outScratch),
 		bufs:   bufs{budget: cfg.Budget},
 	}
@@ -303,7 +309,7 @@ func (l *Loop) dispatch(ev *unix.EpollEvent) {
 		}
 		return // else an event of a connection that has gone
 	}
-	if s.is(flagConnecting) {
+	if s.flags&(flagConnecting|flagShaking) == flagConnecting {
 		l.connected(c, s, ev.Events)
 		return
 	}
@@ -338,6 +344,10 @@ func (l *Loop) readable(c Slot, s *slot) {
 		// every Resume, and FIN overtake it; the kernel reports this again.
 		return
 	}
+	if s.is(flagTLS) {
+		l.readTLS(c, s)
+		return
+	}
 	k := 0
 	if h := l.carry(s); h != 0 {
 		k = copy(l.in, l.bufs.bytes(h))
@@ -351,21 +361,26 @@ func (l *Loop) readable(c Slot, s *slot) {
 	case e != none:
 		l.end(c, s, causeOf(e), e)
 	case n == 0:
-		s.flags |= flagEOF
-		if s.is(flagFinishing) {
-			l.finished(c, s)
-			return
-		}
-		gen := s.gen
-		l.rewatch(c, s)
-		l.handler.EOF(c)
-		if l.flush(); s.gen == gen && s.flags&(flagFinishing|flagKept) == 0 {
-			l.finish(c, s, CauseEOF, false)
-		}
+		l.fin(c, s)
 	case s.is(flagFinishing):
 		// Lingering: the bytes are too late.
 	default:
 		l.show(c, s, l.in[:k+n])
+	}
+}
+
+// fin: the peer's FIN has come.
+func (l *Loop) fin(c Slot, s *slot) {
+	s.flags |= flagEOF
+	if s.is(flagFinishing) {
+		l.finished(c, s)
+		return
+	}
+	gen := s.gen
+	l.rewatch(c, s)
+	l.handler.EOF(c)
+	if l.flush(); s.gen == gen && s.flags&(flagFinishing|flagKept) == 0 {
+		l.finish(c, s, CauseEOF, false)
 	}
 }
 
@@ -400,11 +415,16 @@ func (l *Loop) showCarry() {
 		return
 	}
 	s.flags &^= flagResumed
-	if l.carry(s) == 0 || s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
+	if s.flags&(flagPaused|flagCongested|flagFinishing) != 0 {
 		return
 	}
 	l.serving = c
-	l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(l.carry(s)))])
+	if l.carry(s) != 0 {
+		l.show(c, s, l.in[:copy(l.in, l.bufs.bytes(l.carry(s)))])
+	}
+	if t := l.tls[c]; t != nil && t.id == id {
+		l.tellEOF(c, s, t)
+	}
 }
 
 // guard runs f outside of a batch; a panic in it is OnPanic's as it is there.

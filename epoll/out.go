@@ -95,6 +95,15 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 	if s.fd < 0 || s.flags&(flagFinishing|flagEnding) != 0 {
 		return // nothing may follow what Finish was called behind
 	}
+	if s.is(flagTLS) {
+		l.seal(c, s, a, b)
+		return
+	}
+	l.put(c, s, a, b)
+}
+
+// put is send for the bytes that go to the socket.
+func (l *Loop) put(c Slot, s *slot, a, b []byte) {
 	first := l.pend(s) == 0
 	if first {
 		var n int
@@ -104,7 +113,7 @@ func (l *Loop) send(c Slot, s *slot, a, b []byte) {
 		} else {
 			n, e = l.writev(s.fd, a, b)
 		}
-		if s.is(flagTapped) {
+		if s.flags&(flagTapped|flagTLS) == flagTapped {
 			l.wrote(c, a, b, n)
 		}
 		if e == none && n == len(a)+len(b) {
@@ -155,7 +164,7 @@ func (l *Loop) progress(c Slot, s *slot) {
 func (l *Loop) sendPending(c Slot, s *slot) {
 	b := l.bufs.bytes(l.pend(s))
 	n, e := l.write(s.fd, b)
-	if s.is(flagTapped) {
+	if s.flags&(flagTapped|flagTLS) == flagTapped {
 		l.wrote(c, b, nil, n)
 	}
 	if e == unix.EAGAIN {

@@ -50,6 +50,8 @@ const (
 	flagUnwatched                     // taken from the poller while paused, see hungUp
 	flagTapped                        // somebody sees its bytes, see Tap
 	flagExtra                         // it has an extra
+	flagTLS                           // it has a TLS
+	flagShaking                       // whose handshake is under way
 )
 
 func (s *slot) is(f uint16) bool { return s.flags&f != 0 }

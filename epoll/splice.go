@@ -28,8 +28,8 @@ type duct struct {
 func (l *Loop) Splice(from, to Slot, most int) (n int) {
 	l.flushOf(to)
 	src, dst := l.slots.At(from), l.slots.At(to)
-	if (src.flags|dst.flags)&flagTapped != 0 {
-		return 0 // somebody wants to see the bytes
+	if (src.flags|dst.flags)&(flagTapped|flagTLS) != 0 {
+		return 0 // somebody wants to see the bytes, or they are not what was read
 	}
 	if src.fd < 0 || dst.fd < 0 || l.pend(dst) != 0 || l.carry(src) != 0 || dst.flags&(flagFinishing|flagEnding|flagShut) != 0 {
 		return 0
