@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,6 +40,8 @@ type proxyOptions struct {
 	healthEvery   time.Duration
 	healthPath    string
 	access        bool
+	backendCA     string
+	backendTrust  bool
 	bareRelay     bool
 }
 
@@ -53,7 +56,8 @@ func proxyCommand() *cobra.Command {
 		Long: `Pass WebSocket connections on to backends, and plain HTTP requests too. The handshake is
 checked here; then frames flow both ways, held to the protocol, without a goroutine or a
 buffer while nothing is sent. A backend that dies costs its clients a Close 1012, not a
-connection cut in the middle of a frame. TLS is for somebody else yet, on both sides.
+connection cut in the middle of a frame. Both sides may speak TLS: --tls-listen, and
+backends of wss://.
 
 SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the file of
 --backends again and leaves open tunnels alone. ` + aboutFlags,
@@ -88,6 +92,9 @@ SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the
 	f.DurationVar(&o.healthEvery, "health-every", 10*time.Second, "send each backend a handshake so often, and avoid those that fail; 0 for never")
 	f.StringVar(&o.healthPath, "health-path", "", "path for these handshakes, whose answer must be 101 (default: / and any answer below 500)")
 	f.DurationVar(&o.drain, "drain", 0, "on SIGTERM or SIGINT, let tunnels run so long before both sides get close 1001")
+	o.tls.flags(f)
+	f.StringVar(&o.backendCA, "backend-ca", "", "file of certificates in PEM that those of wss:// backends are held to (default: the machine's)")
+	f.BoolVar(&o.backendTrust, "backend-insecure", false, "accept any certificate of a wss:// backend")
 	f.BoolVar(&o.access, "access-log", true, "a log line at the end of each connection, at level info")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -169,6 +176,12 @@ func (o *proxyOptions) config(log *slog.Logger) (cfg proxy.Config, err error) {
 		}
 		cfg.Trusted = append(cfg.Trusted, p)
 	}
+	if o.backendCA != "" && o.backendTrust {
+		return cfg, errors.New("--backend-ca is of no use with --backend-insecure")
+	}
+	if cfg.BackendTLS, err = backendTLS(o.backendCA, o.backendTrust); err != nil {
+		return cfg, err
+	}
 	cfg.Routes, err = o.allRoutes()
 	return cfg, err
 }
@@ -237,8 +250,8 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	}
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
 
 	files, err := raiseFileLimit()
 	if err != nil {
@@ -249,7 +262,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		return failed(relayBare(stdout, log, o, cfg.Routes[0].To[0], stop))
 	}
 	// Each loop has an epoll instance, an eventfd, a pipe and its listeners.
-	room := max(1, (files-sparedFiles-o.loops*(4+len(o.listen)))/2)
+	room := max(1, (files-sparedFiles-o.loops*(4+len(o.listen)+len(o.tls.listen)))/2)
 	cfg.MaxConnections = o.maxConnections
 	if o.maxConnections == 0 {
 		cfg.MaxConnections = room
@@ -257,6 +270,10 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		cfg.MaxConnections = room
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", o.maxConnections, "possible", room)
+	}
+	var certificate func()
+	if cfg.TLS, certificate, err = o.tls.config(log); err != nil {
+		return failed(err)
 	}
 	trace := o.trace.start(stdout, log)
 	defer trace.close()
@@ -270,7 +287,14 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		if err != nil {
 			return failed(listenError("listen", a, err))
 		}
-		announceProxy(stdout, addr, cfg.Routes)
+		announceProxy(stdout, "ws", addr, cfg.Routes)
+	}
+	for _, a := range o.tls.listen {
+		addr, err := px.ListenTLS(a)
+		if err != nil {
+			return failed(listenError("tls-listen", a, err))
+		}
+		announceProxy(stdout, "wss", addr, cfg.Routes)
 	}
 	if err := o.writePidfile(); err != nil {
 		return failed(err)
@@ -284,15 +308,12 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	}
 	px.Start()
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", cfg.MaxConnections), "open_files", files)
-	for {
-		select {
-		case <-reload:
-			o.reload(px, log)
-			continue
-		case <-stop:
+	awaitStop(stop, hup, func() {
+		if certificate != nil {
+			certificate()
 		}
-		break
-	}
+		o.reload(px, log)
+	})
 	log.Info("ending: new requests are refused, tunnels get 1001", "after", o.drain)
 	go func() {
 		<-stop
@@ -311,7 +332,9 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 // reload reads the file of --backends again.
 func (o *proxyOptions) reload(px *proxy.Proxy, log *slog.Logger) {
 	if o.backends == "" {
-		log.Warn("SIGHUP has nothing to read again: there is no --backends")
+		if o.tls.cert == "" {
+			log.Warn("SIGHUP has nothing to read again: there is no --backends, and no --tls-cert")
+		}
 		return
 	}
 	routes, err := o.allRoutes()
@@ -326,11 +349,11 @@ func (o *proxyOptions) reload(px *proxy.Proxy, log *slog.Logger) {
 }
 
 // announceProxy says what goes where.
-func announceProxy(w io.Writer, addr net.Addr, routes []proxy.Route) {
+func announceProxy(w io.Writer, scheme string, addr net.Addr, routes []proxy.Route) {
 	routes = slices.Clone(routes)
 	slices.SortStableFunc(routes, func(a, b proxy.Route) int { return len(b.Prefix) - len(a.Prefix) })
 	for _, r := range routes {
-		fmt.Fprintf(w, "ws://%s%-12s to %s\n", urlHost(addr), r.Prefix, strings.Join(r.To, ", "))
+		fmt.Fprintf(w, "%s://%s%-12s to %s\n", scheme, urlHost(addr), r.Prefix, strings.Join(r.To, ", "))
 	}
 }
 
@@ -369,7 +392,7 @@ func (o *serveOptions) startProxy(stdout io.Writer, log *slog.Logger, to net.Add
 		return nil, listenError("proxy-listen", o.proxyListen, err)
 	}
 	px.Start()
-	announceProxy(stdout, addr, routes)
+	announceProxy(stdout, "ws", addr, routes)
 	return px, nil
 }
 

@@ -21,7 +21,8 @@ func TestBadValueOfAFlagOfProxyIsOneLineAndStatus2(t *testing.T) {
 		args string
 		want string // the whole line
 	}{
-		{"--to wss://127.0.0.1:1", "--to: backend wss://127.0.0.1:1: TLS to backends is not possible yet; use ws://, or a TLS client like stunnel in between"},
+		{"--to wss://127.0.0.1:1 --backend-ca x --backend-insecure", "--backend-ca is of no use with --backend-insecure"},
+		{"--tls-listen 127.0.0.1:0", "--tls-listen needs --tls-cert and --tls-key, or --tls-self-signed to try it out"},
 		{"--to 127.0.0.1:8002", `--to: backend "127.0.0.1:8002" is no URL like ws://127.0.0.1:8002`},
 		{"--route /a/", "--route /a/: must be a path prefix, = and a backend, like /chat/=ws://127.0.0.1:8002"},
 		{"--route a=ws://127.0.0.1:1", "--route a=ws://127.0.0.1:1: must be a path prefix, = and a backend, like /chat/=ws://127.0.0.1:8002"},
@@ -200,9 +201,9 @@ func TestSIGHUPReadsTheBackendsAgainAndLeavesTunnelsAlone(t *testing.T) {
 		t.Errorf("%q speaks", got)
 	}
 	echo(t, old, "still there")
-	write("wss://127.0.0.1:1\n")
+	write("ws://127.0.0.1:1/path\n")
 	p.signal(syscall.SIGHUP)
-	if line := p.stderr.next("the backends stay as they were"); !strings.Contains(line, "TLS to backends is not possible yet") {
+	if line := p.stderr.next("the backends stay as they were"); !strings.Contains(line, "only scheme, host and port") {
 		t.Error(line)
 	}
 	if got := spoken(); got != "two" {

@@ -47,6 +47,7 @@ type serveOptions struct {
 	proxyListen    string
 	push           pushOptions
 	nats           natsOptions
+	tls            tlsOptions
 	trace          traceOptions
 	noPage         bool
 	bareEcho       bool
@@ -90,6 +91,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
 	o.push.flags(f)
 	o.nats.flags(f)
+	o.tls.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
 	o.trace.flags(f)
 	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
@@ -146,6 +148,9 @@ func (o *serveOptions) check() error {
 		return bad("proxy-listen", o.proxyListen, listenForm)
 	}
 	if err := o.trace.check(); err != nil {
+		return err
+	}
+	if err := o.tls.check(); err != nil {
 		return err
 	}
 	for _, p := range o.subprotocols {
@@ -227,13 +232,17 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	log := o.logger(stderr)
 	stop := make(chan os.Signal, 2)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	hup := make(chan os.Signal, 1)
+	if o.tls.cert != "" {
+		signal.Notify(hup, syscall.SIGHUP)
+	}
 
 	files, err := raiseFileLimit()
 	if err != nil {
 		return failed(err)
 	}
 	spareProcessor(o.loops)
-	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)))
+	room := max(1, files-sparedFiles-o.loops*(2+len(o.listen)+len(o.tls.listen)))
 	if err := o.nats.check(); err != nil {
 		return err
 	}
@@ -249,6 +258,10 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	} else if maxConnections > room {
 		log.Warn("fewer connections than --max-connections are possible: raise the open-files limit (ulimit -Hn), or run several processes",
 			"max_connections", maxConnections, "possible", room)
+	}
+	tlsConfig, reload, err := o.tls.config(log)
+	if err != nil {
+		return failed(err)
 	}
 	trace := o.trace.start(stdout, log)
 	defer trace.close()
@@ -267,6 +280,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		Compress:         compress,
 		CompressMin:      int(orUnlimited(int64(o.compressMin))),
 		Topics:           topics,
+		TLS:              tlsConfig,
 		Log:              log,
 		Trace:            trace.server(),
 		TracePath:        trace.paths(),
@@ -296,6 +310,14 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		}
 		addrs = append(addrs, addr)
 	}
+	var secure []net.Addr
+	for _, a := range o.tls.listen {
+		addr, err := srv.ListenTLS(a)
+		if err != nil {
+			return failed(listenError("tls-listen", a, err))
+		}
+		secure = append(secure, addr)
+	}
 	if err := o.writePidfile(); err != nil {
 		return failed(err)
 	}
@@ -305,14 +327,15 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		defer page.Close()
 	}
 	srv.Start()
-	announce(stdout, srv, addrs)
+	announce(stdout, srv, addrs, "")
+	announce(stdout, srv, secure, "s")
 	px, err := o.startProxy(stdout, log, addrs[0], room)
 	if err != nil {
 		return failed(err)
 	}
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", min(maxConnections, room)), "open_files", files)
 
-	<-stop
+	awaitStop(stop, hup, reload)
 	log.Info("ending: closing connections with 1001", "wait", o.drain)
 	go func() {
 		<-stop
@@ -334,6 +357,18 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		log.Warn("ended before every connection was closed", "error", err)
 	}
 	return nil
+}
+
+// awaitStop waits for a signal to end; until then hup is for reload.
+func awaitStop(stop, hup <-chan os.Signal, reload func()) {
+	for {
+		select {
+		case <-hup:
+			reload()
+		case <-stop:
+			return
+		}
+	}
 }
 
 // page gives srv its plain HTTP side: the page with its lab, unless that is not wanted.
@@ -370,14 +405,14 @@ func orUnlimited(n int64) int64 {
 	return n
 }
 
-// announce says what is served where.
-func announce(w io.Writer, srv *server.Server, addrs []net.Addr) {
+// announce says what is served where; s is what TLS puts behind ws and http.
+func announce(w io.Writer, srv *server.Server, addrs []net.Addr, s string) {
 	for _, a := range addrs {
 		host := urlHost(a)
 		for path, about := range srv.Endpoints() {
-			fmt.Fprintf(w, "ws://%s%-13s %s\n", host, path, about)
+			fmt.Fprintf(w, "ws%s://%s%-13s %s\n", s, host, path, about)
 		}
-		fmt.Fprintf(w, "http://%s/%-10s the WebSocket connection, byte by byte; /healthz for monitors\n", host, "")
+		fmt.Fprintf(w, "http%s://%s/%-10s the WebSocket connection, byte by byte; /healthz for monitors\n", s, host, "")
 	}
 }
 

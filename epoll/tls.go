@@ -61,6 +61,21 @@ func (errDry) Error() string   { return "nothing more has arrived" }
 func (errDry) Timeout() bool   { return true }
 func (errDry) Temporary() bool { return true }
 
+// PrepareTLS makes of a server's settings those for StartTLS, that agree on one of
+// protocols (ALPN, RFC 7301). nil stays nil.
+func PrepareTLS(c *tls.Config, protocols ...string) (*tls.Config, error) {
+	if c == nil {
+		return nil, nil
+	}
+	if len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
+		return nil, errors.New("TLS without a certificate")
+	}
+	c = c.Clone()
+	c.NextProtos = protocols
+	c.DynamicRecordSizingDisabled = true // what is written in one call is in few records
+	return c, nil
+}
+
 // StartTLS makes the peer of c, which has not been told anything, do a TLS
 // handshake first. Within Opened. Data is called when the handshake is done and bytes have come;
 // what is written to c before is dropped, and Finish ends it at once. A handshake that fails
@@ -101,9 +116,12 @@ func (t *TLS) Over(raw net.Conn) net.Conn {
 	return t.conn
 }
 
-// AddTLS is Add for a connection that was detached with its TLS side. first are
-// bytes that were read through it.
+// AddTLS is Add for a connection that was detached with its TLS side, or without
+// one, t being nil then. first are bytes that were read through it.
 func (l *Loop) AddTLS(fd int, tag uint32, first []byte, t *TLS) error {
+	if t == nil {
+		return l.Add(fd, tag, first)
+	}
 	t.raw = nil
 	c, s, err := l.insert(fd, first)
 	if err != nil {
@@ -198,7 +216,6 @@ func (l *Loop) shaken(t *TLS, err error) {
 		l.rewatch(c, s)
 	}
 	l.decrypt(c, s, t) // bytes may have come along with the end of the handshake
-	t.in = nil
 }
 
 // failTLS ends c, whose TLS has failed. The peer may have been sent an alert.
@@ -385,7 +402,9 @@ func (w *wire) Read(p []byte) (int, error) {
 		return 0, errDry{}
 	}
 	n := copy(p, w.in)
-	w.in = w.in[n:]
+	if w.in = w.in[n:]; len(w.in) == 0 {
+		w.in = nil // not to keep what came with the handshake
+	}
 	return n, nil
 }
 

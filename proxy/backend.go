@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -15,15 +16,16 @@ import (
 // longest prefix that fits counts.
 type Route struct {
 	Prefix string   // begins with "/"; empty means "/", every path
-	To     []string // ws://host:port
+	To     []string // ws://host:port, or wss:// with TLS
 }
 
 // backend is a server behind the proxy. All loops share it.
 type backend struct {
-	url   string // ws://host:port, as given
-	host  string // host:port
-	index uint32 // in table.all
-	seed  uint64 // hash of url
+	url   string      // ws://host:port, or wss://
+	host  string      // host:port
+	tls   *tls.Config // nil: without
+	index uint32      // in table.all
+	seed  uint64      // hash of url
 
 	addr   atomic.Pointer[net.TCPAddr] // nil while the name cannot be resolved
 	active atomic.Int64                // tunnels, from the connect on
@@ -46,7 +48,7 @@ type route struct {
 }
 
 // newTable makes a table of routes; backends that old has too stay the same.
-func newTable(routes []Route, old *table) (*table, error) {
+func newTable(routes []Route, old *table, secure *tls.Config) (*table, error) {
 	t := &table{}
 	if old != nil {
 		t.all = slices.Clone(old.all)
@@ -66,7 +68,7 @@ func newTable(routes []Route, old *table) (*table, error) {
 		}
 		made := &route{prefix: prefix}
 		for _, to := range r.To {
-			b, err := t.backend(to)
+			b, err := t.backend(to, secure)
 			if err != nil {
 				return nil, err
 			}
@@ -82,17 +84,23 @@ func newTable(routes []Route, old *table) (*table, error) {
 }
 
 // backend finds the backend with a URL, or makes it.
-func (t *table) backend(raw string) (*backend, error) {
-	host, err := parseURL(raw)
+func (t *table) backend(raw string, secure *tls.Config) (*backend, error) {
+	scheme, host, err := parseURL(raw)
 	if err != nil {
 		return nil, err
 	}
 	for _, b := range t.all {
-		if b.host == host {
+		if b.url == scheme+"://"+host {
 			return b, nil
 		}
 	}
-	b := &backend{url: "ws://" + host, host: host, index: uint32(len(t.all)), seed: hash(host)}
+	b := &backend{url: scheme + "://" + host, host: host, index: uint32(len(t.all)), seed: hash(host)}
+	if scheme == "wss" {
+		b.tls = secure.Clone()
+		if b.tls.ServerName == "" {
+			b.tls.ServerName, _, _ = net.SplitHostPort(host)
+		}
+	}
 	if err := b.resolve(); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", raw, err)
 	}
@@ -102,24 +110,27 @@ func (t *table) backend(raw string) (*backend, error) {
 
 // CheckBackend says what is wrong with the URL of a backend.
 func CheckBackend(url string) error {
-	_, err := parseURL(url)
+	_, _, err := parseURL(url)
 	return err
 }
 
-// parseURL reads ws://host:port.
-func parseURL(raw string) (host string, err error) {
+// parseURL reads ws://host:port, or wss://; http and https mean the same.
+func parseURL(raw string) (scheme, host string, err error) {
 	u, err := url.Parse(raw)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("backend %q is no URL like ws://127.0.0.1:8002", raw)
-	case u.Scheme == "wss" || u.Scheme == "https":
-		return "", fmt.Errorf("backend %s: TLS to backends is not possible yet; use ws://, or a TLS client like stunnel in between", raw)
-	case u.Scheme != "ws" && u.Scheme != "http" || u.Hostname() == "":
-		return "", fmt.Errorf("backend %q is no URL like ws://127.0.0.1:8002", raw)
-	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return "", fmt.Errorf("backend %s: only scheme, host and port; the path is the client's", raw)
+	if err == nil {
+		scheme = map[string]string{"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}[u.Scheme]
 	}
-	return net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), "80")), nil
+	switch {
+	case err != nil || scheme == "" || u.Hostname() == "":
+		return "", "", fmt.Errorf("backend %q is no URL like ws://127.0.0.1:8002", raw)
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return "", "", fmt.Errorf("backend %s: only scheme, host and port; the path is the client's", raw)
+	}
+	port := "80"
+	if scheme == "wss" {
+		port = "443"
+	}
+	return scheme, net.JoinHostPort(strings.ToLower(u.Hostname()), cmp.Or(u.Port(), port)), nil
 }
 
 // resolve looks the name up. An address that was found before stays when that fails.

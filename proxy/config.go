@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -93,6 +94,14 @@ type Config struct {
 	// answer below 500 is good. With a path it must be 101.
 	HealthPath string
 
+	// TLS is for what ListenTLS listens on; nil means that it is not called. Of
+	// the versions of HTTP only 1.1 is spoken, which WebSocket needs.
+	TLS *tls.Config
+	// BackendTLS is for backends of wss://; nil means that their certificates are
+	// held to the machine's roots. The name that a certificate must be for, unless
+	// ServerName says another, is that of the URL.
+	BackendTLS *tls.Config
+
 	// Log gets what goes wrong; nil means nothing is logged.
 	Log *slog.Logger
 	// Access gets a line at the end of every connection that brought a
@@ -141,6 +150,9 @@ func (cfg Config) withDefaults() Config {
 	defTime(&cfg.CloseTimeout, 5*time.Second)
 	defTime(&cfg.WriteTimeout, 30*time.Second)
 	defTime(&cfg.VanishTimeout, 30*time.Second)
+	if cfg.BackendTLS == nil {
+		cfg.BackendTLS = &tls.Config{}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

@@ -220,9 +220,9 @@ func TestASideThatTakesNoBytesIsGivenUp(t *testing.T) {
 
 // deafen makes a socket drop everything that arrives, so that nothing of it is
 // acknowledged: to the other end the machine has vanished.
-func deafen(t *testing.T, c *net.TCPConn) {
+func deafen(t *testing.T, conn halfConn) {
 	t.Helper()
-	raw, err := c.SyscallConn()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 // origin is where a request came from.
 type origin struct {
 	peer    netip.Addr // the other end of the TCP connection
+	secure  bool       // it came over TLS
 	trusted bool       // what it says of others is believed
 }
 
@@ -172,7 +173,7 @@ func appendForwarding(dst []byte, r *handshake.Request, from origin) []byte {
 			said = joined(r, name)
 		}
 		dst = append(append(dst, name...), ": "...)
-		dst = appendForwardingValue(dst, i, said, r.Host, from.peer)
+		dst = appendForwardingValue(dst, i, said, r.Host, from)
 		dst = append(dst, "\r\n"...)
 	}
 	return dst
@@ -181,7 +182,7 @@ func appendForwarding(dst []byte, r *handshake.Request, from origin) []byte {
 // appendForwardingValue appends the value of field i of forwarding, the last
 // in the form of RFC 7239. said is what a trusted peer says there, which is
 // kept, and the peer added to it; "" of others.
-func appendForwardingValue[T string | []byte](dst []byte, i int, said string, host T, peer netip.Addr) []byte {
+func appendForwardingValue[T string | []byte](dst []byte, i int, said string, host T, from origin) []byte {
 	list := i == forwardingFor || i == forwardingForwarded
 	if said != "" {
 		if dst = append(dst, said...); !list {
@@ -189,11 +190,15 @@ func appendForwardingValue[T string | []byte](dst []byte, i int, said string, ho
 		}
 		dst = append(dst, ", "...)
 	}
+	peer, proto := from.peer, "http"
+	if from.secure {
+		proto = "https"
+	}
 	switch i {
 	case forwardingFor:
 		return peer.AppendTo(dst)
 	case forwardingProto:
-		return append(dst, "http"...)
+		return append(dst, proto...)
 	case forwardingHost:
 		return append(dst, host...)
 	}
@@ -204,5 +209,5 @@ func appendForwardingValue[T string | []byte](dst []byte, i int, said string, ho
 		dst = peer.AppendTo(dst)
 	}
 	dst = append(append(dst, `;host="`...), host...)
-	return append(dst, `";proto=http`...)
+	return append(append(dst, `";proto=`...), proto...)
 }

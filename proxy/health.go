@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -85,7 +86,11 @@ func (px *Proxy) tryHandshake(ctx context.Context, b *backend) (status int, err 
 		return 0, err
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	raw := conn
+	defer context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })()
+	if b.tls != nil {
+		conn = tls.Client(conn, b.tls)
+	}
 	var nonce [16]byte
 	rand.Read(nonce[:])
 	h := handshake.Hello{

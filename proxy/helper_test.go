@@ -201,11 +201,17 @@ func request(path string, lines ...string) string {
 	return out.String() + "\r\n"
 }
 
+// halfConn is a connection of TCP, or of TLS over it.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
+}
+
 // end is one end of a tunnel in a test, the client's or the backend's. It sends
 // what it is told, and reads frame by frame. It answers nothing by itself.
 type end struct {
 	t      testing.TB
-	conn   *net.TCPConn
+	conn   halfConn
 	in     []byte // read and not parsed
 	parser frame.Parser
 	client bool
@@ -418,7 +424,7 @@ func (e *end) rest() []byte {
 
 // reset ends the connection with RST.
 func (e *end) reset() {
-	e.conn.SetLinger(0)
+	e.conn.(*net.TCPConn).SetLinger(0)
 	e.conn.Close()
 }
 

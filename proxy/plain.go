@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"wspoll/epoll"
 	"wspoll/handshake"
 
 	"golang.org/x/sys/unix"
@@ -44,9 +45,12 @@ func newPlain(px *Proxy) *plain {
 		IdleTimeout:       max(0, px.cfg.IdleTimeout),
 		MaxHeaderBytes:    px.cfg.MaxHead,
 		ErrorLog:          log,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, handedKey{}, c) },
 	}
 	h.out = &http.Transport{
 		DialContext:           (&net.Dialer{Timeout: px.cfg.ConnectTimeout}).DialContext,
+		TLSClientConfig:       px.cfg.BackendTLS.Clone(),
+		TLSHandshakeTimeout:   px.cfg.ConnectTimeout,
 		DisableCompression:    true,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       30 * time.Second,
@@ -68,8 +72,12 @@ type choice struct {
 	tried []*backend // those that could not be connected to, and the last
 }
 
-// chosen is the key of a request's *choice in its context.
-type chosen struct{}
+// chosen is the key of a request's *choice in its context, handedKey that of the
+// connection on which it came.
+type (
+	chosen    struct{}
+	handedKey struct{}
+)
 
 // ServeHTTP passes one request on.
 func (h *plain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -110,7 +118,10 @@ func (h *plain) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, last
 		}
 		c.tried = append(c.tried, b)
-		r.URL.Host = b.addr.Load().String()
+		r.URL.Scheme, r.URL.Host = "http", b.addr.Load().String()
+		if b.tls != nil {
+			r.URL.Scheme, r.URL.Host = "https", b.host // the name is what its certificate is for
+		}
 		resp, err := h.out.RoundTrip(r)
 		op, ok := errors.AsType[*net.OpError](err)
 		if !ok || op.Op != "dial" || r.Context().Err() != nil {
@@ -126,8 +137,8 @@ func (h *plain) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // rewrite makes the request that the backend gets.
 func (h *plain) rewrite(pr *httputil.ProxyRequest) {
-	pr.Out.URL.Scheme, pr.Out.Host = "http", pr.In.Host
-	for name := range pr.Out.Header { // the like of X_Forwarded_For too
+	pr.Out.URL.Scheme, pr.Out.Host = "http", pr.In.Host // RoundTrip knows better
+	for name := range pr.Out.Header {                   // the like of X_Forwarded_For too
 		for _, ours := range forwarding {
 			if equalName([]byte(name), ours) {
 				pr.Out.Header.Del(name)
@@ -141,7 +152,7 @@ func (h *plain) rewrite(pr *httputil.ProxyRequest) {
 		if from.trusted {
 			kept = said(pr.In, name)
 		}
-		pr.Out.Header.Set(name, string(appendForwardingValue(nil, i, kept, pr.In.Host, from.peer)))
+		pr.Out.Header.Set(name, string(appendForwardingValue(nil, i, kept, pr.In.Host, from)))
 	}
 }
 
@@ -149,7 +160,8 @@ func (h *plain) rewrite(pr *httputil.ProxyRequest) {
 func (h *plain) origin(r *http.Request) origin {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http has written it
 	peer := ap.Addr().Unmap()
-	return origin{peer: peer, trusted: isTrusted(peer, h.px.cfg.Trusted)}
+	c, _ := r.Context().Value(handedKey{}).(*handed)
+	return origin{peer: peer, secure: c != nil && c.inside != nil, trusted: isTrusted(peer, h.px.cfg.Trusted)}
 }
 
 // said is what r says in a field that may be on several lines.
@@ -188,23 +200,24 @@ func (h *plain) giveBack(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, &handshake.Refusal{Status: http.StatusHTTPVersionNotSupported, Msg: "this connection cannot be taken over for WebSocket: " + err.Error()})
 		return
 	}
-	defer conn.Close()
 	c, ok := conn.(*handed)
 	if !ok {
+		conn.Close()
 		return
 	}
 	fd, err := c.dup()
 	if err != nil {
+		conn.Close()
 		h.px.cfg.Log.Error("a connection could not be taken from net/http", "error", err)
 		return
 	}
 	rest := make([]byte, buf.Reader.Buffered())
 	buf.Read(rest)
 	head = append(append(head, rest...), c.first...)
-	conn.Close() // fd keeps the connection; from here on the loop counts it
+	c.leave()
 	l := h.px.shards[int(h.px.next.Add(1))%len(h.px.shards)].loop
 	if !l.Post(func() {
-		if err := l.Add(fd, fromListener, head); err != nil {
+		if err := l.AddTLS(fd, fromListener, head, c.inside); err != nil {
 			h.px.cfg.Log.Warn("a connection could not be taken from net/http", "error", err)
 		}
 	}) {
@@ -239,9 +252,10 @@ func (h *plain) admit() bool {
 	return true
 }
 
-// hand takes over an admitted connection with the bytes read from it; ended is
-// called at its end. It is called on a loop and does not block.
-func (h *plain) hand(fd int, first []byte, ended func()) {
+// hand takes over an admitted connection with its TLS, if it has one, and the
+// bytes read from it; ended is called at its end. It is called on a loop and does
+// not block.
+func (h *plain) hand(fd int, inside *epoll.TLS, first []byte, ended func()) {
 	go func() {
 		f := os.NewFile(uintptr(fd), "tcp")
 		conn, err := net.FileConn(f) // duplicates the descriptor
@@ -252,7 +266,10 @@ func (h *plain) hand(fd int, first []byte, ended func()) {
 			h.px.cfg.Log.Error("a plain HTTP connection could not be handed to net/http", "error", err)
 			return
 		}
-		c := &handed{Conn: conn, first: first, side: h, ended: ended}
+		c := &handed{Conn: conn, raw: conn, inside: inside, first: first, side: h, ended: ended}
+		if inside != nil {
+			c.Conn = inside.Over(conn)
+		}
 		select {
 		case h.conns <- c:
 		case <-h.done:
@@ -294,10 +311,12 @@ func (h *plain) shutdown(ctx context.Context) error {
 // read from it in front.
 type handed struct {
 	net.Conn
-	first []byte
-	side  *plain
-	ended func()
-	once  sync.Once
+	raw    net.Conn   // what the descriptor is of
+	inside *epoll.TLS // nil: plain
+	first  []byte
+	side   *plain
+	ended  func()
+	once   sync.Once
 }
 
 func (c *handed) Read(p []byte) (int, error) {
@@ -310,16 +329,25 @@ func (c *handed) Read(p []byte) (int, error) {
 }
 
 func (c *handed) Close() error {
-	c.once.Do(func() {
-		c.side.open.Add(-1)
-		c.ended()
-	})
+	c.once.Do(c.gone)
 	return c.Conn.Close()
+}
+
+// leave is Close for a connection that goes on elsewhere, by another descriptor
+// and there counted: TLS is not ended.
+func (c *handed) leave() {
+	c.once.Do(c.gone)
+	c.raw.Close()
+}
+
+func (c *handed) gone() {
+	c.side.open.Add(-1)
+	c.ended()
 }
 
 // dup is a descriptor of its own for the socket.
 func (c *handed) dup() (fd int, err error) {
-	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	raw, err := c.raw.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return -1, err
 	}

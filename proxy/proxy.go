@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 // Proxy is a WebSocket reverse proxy. Make one with New, then Listen and Start.
 type Proxy struct {
 	cfg       Config
+	tls       *tls.Config // for ListenTLS; nil: none
 	group     *epoll.Group
 	plain     *plain
 	shards    []*shard
@@ -38,8 +40,11 @@ type Proxy struct {
 func New(cfg Config) (*Proxy, error) {
 	px := &Proxy{cfg: cfg.withDefaults(), empty: make(chan struct{}), stopHealth: func() {}}
 	px.addresses = newAddresses(px.cfg.MaxPerAddress, px.cfg.HandshakesPerSecond)
-	t, err := newTable(cfg.Routes, nil)
+	t, err := newTable(cfg.Routes, nil, px.cfg.BackendTLS)
 	if err != nil {
+		return nil, err
+	}
+	if px.tls, err = epoll.PrepareTLS(px.cfg.TLS, "http/1.1"); err != nil {
 		return nil, err
 	}
 	px.table.Store(t)
@@ -63,7 +68,7 @@ func New(cfg Config) (*Proxy, error) {
 func (px *Proxy) SetRoutes(routes []Route) error {
 	px.reload.Lock()
 	defer px.reload.Unlock()
-	t, err := newTable(routes, px.table.Load())
+	t, err := newTable(routes, px.table.Load(), px.cfg.BackendTLS)
 	if err != nil {
 		return err
 	}
@@ -74,6 +79,14 @@ func (px *Proxy) SetRoutes(routes []Route) error {
 // Listen opens a TCP address, "host:port". It returns the address with the
 // port that was chosen for port 0. May be called before or after Start.
 func (px *Proxy) Listen(addr string) (net.Addr, error) { return px.group.Listen(addr, fromListener) }
+
+// ListenTLS is Listen for clients that begin with TLS, by Config.TLS.
+func (px *Proxy) ListenTLS(addr string) (net.Addr, error) {
+	if px.tls == nil {
+		return nil, errors.New("no TLS was configured")
+	}
+	return px.group.Listen(addr, fromTLSListener)
+}
 
 // Start begins to serve, on goroutines of its own.
 func (px *Proxy) Start() {

@@ -31,6 +31,7 @@ const (
 	ReasonHTTP                          // plain HTTP, handed to net/http; its end is not seen here
 	ReasonPanic                         // a bug in the proxy
 	ReasonError                         // a system call failed
+	ReasonTLS                           // TLS with the client failed: a bad handshake, or record
 	NumReasons
 )
 
@@ -39,6 +40,7 @@ var reasonNames = [NumReasons]string{
 	"backend protocol error", "message too large", "idle", "drain", "client stalled", "backend stalled", "memory budget",
 	"refused", "backend refused", "no backend", "backend did not answer", "bad answer of the backend",
 	"handshake timeout", "limit of the address", "too many connections", "plain http", "panic", "system error",
+	"tls failed",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -58,6 +60,8 @@ func reasonOfCause(c epoll.Cause, backend bool) Reason {
 		return pick(ReasonClientStalled, ReasonBackendStalled)
 	case epoll.CauseBudget:
 		return ReasonMemory
+	case epoll.CauseTLS:
+		return pick(ReasonTLS, ReasonBackendGone)
 	case epoll.CauseLocal:
 		return ReasonDrain // the loop stopped under it
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -113,7 +114,7 @@ func (sh *shard) request(c epoll.Slot, st *state, in []byte) (done int) {
 	}
 	p.flags |= pairAsked
 	p.path = sh.paths.take(r.Path[:min(len(r.Path), maxPath)])
-	from := origin{peer: p.addr(), trusted: p.flags&pairTrusted != 0}
+	from := origin{peer: p.addr(), secure: sh.loop.TLS(c) != nil, trusted: p.flags&pairTrusted != 0}
 	if from.trusted {
 		if who := from.client(joined(r, forwarding[forwardingFor]), sh.px.cfg.Trusted); who != from.peer {
 			p.who, p.port = who.As16(), 0
@@ -176,7 +177,7 @@ func (sh *shard) try(c epoll.Slot, st *state) {
 			sh.stats.Retries++
 		}
 		a.tried = append(a.tried, b)
-		s, err := sh.loop.Dial(b.addr.Load(), nil, fromDial, sh.px.cfg.ConnectTimeout)
+		s, err := sh.dial(b)
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			sh.px.cfg.Log.Warn("no descriptor for a connection to a backend: raise the open-files limit (ulimit -Hn)")
 			sh.refuse(c, st, handshake.RefuseOverloaded, ReasonFull)
@@ -196,6 +197,15 @@ func (sh *shard) try(c epoll.Slot, st *state) {
 		st.other, p.backend, p.to = s, s, b.index
 		return
 	}
+}
+
+// dial begins to connect to b. Of a backend with TLS the handshake belongs to it:
+// when that fails, another one is tried.
+func (sh *shard) dial(b *backend) (epoll.Slot, error) {
+	if b.tls != nil {
+		return sh.loop.DialTLS(b.addr.Load(), nil, fromDial, sh.px.cfg.ConnectTimeout, b.tls)
+	}
+	return sh.loop.Dial(b.addr.Load(), nil, fromDial, sh.px.cfg.ConnectTimeout)
 }
 
 // noteFailure makes a backend come last for a while.
@@ -225,9 +235,11 @@ func (sh *shard) connected(s epoll.Slot, st *state) {
 
 // backendFailed: the backend of c ended before it answered. Before it was sent
 // the request another one can be tried.
-func (sh *shard) backendFailed(c epoll.Slot, st *state, was phase, cause epoll.Cause, errno unix.Errno) {
+func (sh *shard) backendFailed(c epoll.Slot, st *state, was phase, cause epoll.Cause, errno unix.Errno, fault error) {
 	err := error(errno)
 	switch {
+	case fault != nil:
+		err = fmt.Errorf("TLS: %w", fault)
 	case errno == 0 && cause == epoll.CauseLocal:
 		err = errors.New("it ended the connection")
 	case errno == 0:
@@ -459,9 +471,10 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 	p.flags |= pairHTTP // its end is seen there
 	p.client = 0
 	addr, counted := p.addr(), p.flags&pairCounted != 0
+	inside := sh.loop.TLS(c)
 	fd := sh.loop.Detach(c)
 	sh.endPair(id)
-	sh.px.plain.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))), func() {
+	sh.px.plain.hand(fd, inside, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))), func() {
 		if counted {
 			sh.px.addresses.leave(addr)
 		}

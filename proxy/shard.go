@@ -53,6 +53,7 @@ const (
 const (
 	fromListener uint32 = iota
 	fromDial
+	fromTLSListener
 )
 
 // holdMax is the largest frame that is passed on only when it is whole.
@@ -137,6 +138,9 @@ func (sh *shard) Opened(c epoll.Slot, tag uint32) {
 	}
 	sh.conns.Grow(c)
 	st := sh.conns.At(c)
+	if tag == fromTLSListener {
+		sh.loop.StartTLS(c, sh.px.tls)
+	}
 	sh.trace(c, false)
 	full := sh.px.count()
 	*st = state{pair: sh.newPair(c), seen: sh.loop.Tick()}
@@ -276,6 +280,10 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	st := sh.conns.At(c)
 	id, o, was := st.pair, st.other, *st
 	p := sh.pairs.At(id)
+	var fault error
+	if t := sh.loop.TLS(c); t != nil {
+		fault = t.Err()
+	}
 	st.phase, st.other = phaseDone, 0 // nothing can be sent from here on
 	if o != 0 {
 		sh.conns.At(o).other = 0
@@ -285,12 +293,15 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 		sh.px.table.Load().all[p.to].active.Add(-1)
 	} else {
 		p.client = 0
+		if fault != nil {
+			sh.px.cfg.Log.Debug("TLS with a client failed", "client", p.addr(), "error", fault)
+		}
 	}
 	if was.phase != phaseConnect && was.phase != phaseAnswer {
 		p.end(reasonOfCause(cause, st.is(flagBackend)))
 	}
 	if o != 0 {
-		sh.left(o, &was, cause, errno)
+		sh.left(o, &was, cause, errno, fault)
 	}
 	if p.client == 0 && p.backend == 0 && p.flags&pairEnded == 0 { // else left has ended the other side, and so the pair
 		sh.endPair(id)
@@ -305,11 +316,11 @@ func (p *pair) end(why Reason) {
 }
 
 // left tells o that its other side, which was in this state, has ended.
-func (sh *shard) left(o epoll.Slot, was *state, cause epoll.Cause, errno unix.Errno) {
+func (sh *shard) left(o epoll.Slot, was *state, cause epoll.Cause, errno unix.Errno, fault error) {
 	st := sh.conns.At(o)
 	switch st.phase {
 	case phaseWait: // o is the client
-		sh.backendFailed(o, st, was.phase, cause, errno)
+		sh.backendFailed(o, st, was.phase, cause, errno, fault)
 	case phaseConnect, phaseAnswer: // o is the backend
 		sh.loop.Close(o)
 	case phaseBody:

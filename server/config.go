@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -61,6 +62,10 @@ type Config struct {
 
 	// Topics says what the topics are like; see there for what zero means.
 	Topics TopicConfig
+
+	// TLS is for what ListenTLS listens on; nil means that it is not called. Of
+	// the versions of HTTP only 1.1 is spoken, which WebSocket needs.
+	TLS *tls.Config
 
 	// Log gets what happens; nil means nothing is logged. The end of every
 	// connection is told at debug level.

@@ -35,7 +35,7 @@ type httpSide struct {
 func newHTTPSide(s *Server) *httpSide {
 	h := &httpSide{srv: s, mux: http.NewServeMux(), conns: make(chan net.Conn), done: make(chan struct{})}
 	h.std = &http.Server{
-		Handler:           h.mux,
+		Handler:           http.HandlerFunc(h.serve),
 		ReadHeaderTimeout: s.cfg.HandshakeTimeout,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -49,6 +49,15 @@ func newHTTPSide(s *Server) *httpSide {
 
 func (h *httpSide) start() { go h.std.Serve(h) }
 
+// serve tells handlers of the TLS that net/http does not see.
+func (h *httpSide) serve(w http.ResponseWriter, r *http.Request) {
+	if c, ok := r.Context().Value(handedKey{}).(*handed); ok && c.inside != nil {
+		state := c.inside.State()
+		r.TLS = &state
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
 // admit counts a connection in, or says that there are too many.
 func (h *httpSide) admit() bool {
 	if h.open.Add(1) > int64(h.srv.cfg.MaxHTTP) {
@@ -59,9 +68,9 @@ func (h *httpSide) admit() bool {
 	return true
 }
 
-// hand takes over an admitted connection with the bytes read from it. It is
-// called on a loop and does not block.
-func (h *httpSide) hand(fd int, first []byte) {
+// hand takes over an admitted connection with its TLS, if it has one, and the
+// bytes read from it. It is called on a loop and does not block.
+func (h *httpSide) hand(fd int, inside *epoll.TLS, first []byte) {
 	go func() {
 		f := os.NewFile(uintptr(fd), "tcp")
 		conn, err := net.FileConn(f) // duplicates the descriptor
@@ -71,7 +80,10 @@ func (h *httpSide) hand(fd int, first []byte) {
 			h.srv.cfg.Log.Error("a plain HTTP connection could not be handed to net/http", "error", err)
 			return
 		}
-		c := &handed{Conn: conn, first: first, side: h, number: h.taken.Add(1)}
+		c := &handed{Conn: conn, raw: conn, inside: inside, first: first, side: h, number: h.taken.Add(1)}
+		if inside != nil {
+			c.Conn = inside.Over(conn)
+		}
 		select {
 		case h.conns <- c:
 		case <-h.done:
@@ -112,9 +124,11 @@ func (h *httpSide) shutdown(ctx context.Context) error {
 // read from it in front.
 type handed struct {
 	net.Conn
-	first []byte
-	side  *httpSide
-	once  sync.Once
+	raw    net.Conn   // what the descriptor is of
+	inside *epoll.TLS // nil: plain
+	first  []byte
+	side   *httpSide
+	once   sync.Once
 
 	number  uint64
 	in, out atomic.Int64 // bytes; see WireBytes
@@ -142,8 +156,14 @@ func (c *handed) Close() error {
 	return c.Conn.Close()
 }
 
+// leave is Close for a connection that goes on elsewhere: TLS is not ended.
+func (c *handed) leave() {
+	c.once.Do(func() { c.side.open.Add(-1) })
+	c.raw.Close()
+}
+
 // SyscallConn lets Upgrade find the socket again.
-func (c *handed) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall.Conn).SyscallConn() }
+func (c *handed) SyscallConn() (syscall.RawConn, error) { return c.raw.(syscall.Conn).SyscallConn() }
 
 // adoption is a connection on its way from net/http to a loop.
 type adoption struct {
@@ -159,8 +179,9 @@ type adoption struct {
 // called it returns then. What is no good handshake is answered with the right
 // status, and the error says why. The server must have been started.
 //
-// The connection must be plain TCP: a TLS connection is refused with 501,
-// since its bytes pass through crypto/tls and not through the socket.
+// The connection must be plain TCP, or of this server: a TLS connection of
+// another one is refused with 501, since its bytes pass through crypto/tls and
+// not through the socket.
 func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 	head := appendHead(nil, r)
 	ep, err := s.checkHTTP(head, r.URL.Path)
@@ -174,23 +195,27 @@ func (s *Server) Upgrade(w http.ResponseWriter, r *http.Request) error {
 			Msg:    "this connection cannot be taken over for WebSocket: " + err.Error(),
 		})
 	}
-	defer conn.Close()
 	fd, err := dupSocket(conn)
 	if err != nil {
+		defer conn.Close()
 		r := &handshake.Refusal{Status: http.StatusNotImplemented, Msg: err.Error()}
 		conn.Write(handshake.AppendRefusal(nil, r, false))
 		return r
 	}
 	first := make([]byte, buf.Reader.Buffered())
 	buf.Read(first)
+	var inside *epoll.TLS
 	if h, ok := conn.(*handed); ok {
 		first = append(first, h.first...)
+		inside = h.inside
+		h.leave()
+	} else {
+		conn.Close() // fd keeps the connection; from here on the loop counts it
 	}
-	conn.Close() // fd keeps the connection; from here on the loop counts it
 	sh := s.shards[int(s.next.Add(1))%len(s.shards)]
 	if !sh.loop.Post(func() {
 		sh.adopted = &adoption{endpoint: ep, path: r.URL.Path, head: head, read: append(head[:len(head):len(head)], first...)}
-		if err := sh.loop.Add(fd, 0, first); err != nil {
+		if err := sh.loop.AddTLS(fd, tagAdopted, first, inside); err != nil {
 			s.cfg.Log.Warn("a connection could not be taken over from net/http", "error", err)
 		}
 		sh.adopted = nil

@@ -32,6 +32,7 @@ const (
 	ReasonPanic                    // the endpoint's code panicked: Close 1011
 	ReasonError                    // a system call failed
 	ReasonInflate                  // a compressed message was corrupt: Close 1007
+	ReasonTLS                      // the TLS handshake failed, or a record was bad: an alert
 	NumReasons
 )
 
@@ -39,6 +40,7 @@ var reasonNames = [NumReasons]string{
 	"open", "peer closed", "endpoint closed", "protocol error", "invalid UTF-8", "message too large", "idle",
 	"drain", "slow reader", "write stalled", "memory budget", "eof", "reset", "handshake refused",
 	"handshake timeout", "too many connections", "plain http", "endpoint panicked", "system error", "corrupt compression",
+	"tls failed",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
@@ -69,6 +71,8 @@ func reasonOfCause(c epoll.Cause) Reason {
 		return ReasonSlowReader
 	case epoll.CauseBudget:
 		return ReasonMemory
+	case epoll.CauseTLS:
+		return ReasonTLS
 	case epoll.CauseLocal:
 		return ReasonDrain // the loop stopped under it
 	}

@@ -105,6 +105,7 @@ func TestEveryReasonIsProducedCountedAndLogged(t *testing.T) {
 		produced[tt.reason] = true
 	}
 	produced[ReasonError] = true   // see TestFailedSystemCallIsAReason
+	produced[ReasonTLS] = true     // see TestReasonsOverTLS
 	produced[ReasonInflate] = true // see TestWhatIsWrongWithACompressedMessageIsSaidAtOnce
 	for r := range NumReasons {
 		if !produced[r] {
@@ -150,6 +151,7 @@ func TestFailedSystemCallIsAReason(t *testing.T) {
 		epoll.CauseEOF: ReasonEOF, epoll.CauseReset: ReasonReset, epoll.CauseTimeout: ReasonReset, epoll.CauseRefused: ReasonReset,
 		epoll.CauseStalled: ReasonStalled, epoll.CausePending: ReasonSlowReader, epoll.CauseBudget: ReasonMemory,
 		epoll.CauseLocal: ReasonDrain, epoll.CauseError: ReasonError,
+		epoll.CauseTLS: ReasonTLS,
 	} {
 		if got := reasonOfCause(cause); got != want {
 			t.Errorf("%v is %q, want %q", cause, got, want)

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ import (
 // Upgrade.
 type Server struct {
 	cfg   Config
+	tls   *tls.Config // nil: none
 	group *epoll.Group
 	http  *httpSide
 
@@ -53,6 +55,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	var err error
+	if s.tls, err = epoll.PrepareTLS(s.cfg.TLS, "http/1.1"); err != nil {
+		return nil, err
+	}
 	if s.topics, err = newTopics(s); err != nil {
 		return nil, err
 	}
@@ -136,7 +141,22 @@ func (s *Server) Mux() *http.ServeMux { return s.http.mux }
 
 // Listen opens a TCP address, "host:port". It returns the address with the
 // port that was chosen for port 0. May be called before or after Start.
-func (s *Server) Listen(addr string) (net.Addr, error) { return s.group.Listen(addr, 0) }
+func (s *Server) Listen(addr string) (net.Addr, error) { return s.group.Listen(addr, tagPlain) }
+
+// ListenTLS is Listen for connections that begin with TLS, by Config.TLS.
+func (s *Server) ListenTLS(addr string) (net.Addr, error) {
+	if s.tls == nil {
+		return nil, errors.New("no TLS was configured")
+	}
+	return s.group.Listen(addr, tagTLS)
+}
+
+// Tags of connections on a loop.
+const (
+	tagPlain   uint32 = iota // from Listen
+	tagTLS                   // from ListenTLS
+	tagAdopted               // from net/http
+)
 
 // Start begins to serve, on goroutines of its own.
 func (s *Server) Start() {

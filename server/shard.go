@@ -99,11 +99,15 @@ func newShard(srv *Server, l *epoll.Loop) *shard {
 	return sh
 }
 
-// Opened: a TCP connection. It has HandshakeTimeout to bring its request.
-func (sh *shard) Opened(c epoll.Slot, _ uint32) {
+// Opened: a TCP connection. It has HandshakeTimeout to bring its request, that
+// of TLS included.
+func (sh *shard) Opened(c epoll.Slot, tag uint32) {
 	sh.conns.Grow(c)
 	st := sh.conns.At(c)
 	*st = state{seen: sh.loop.Tick()}
+	if tag == tagTLS {
+		sh.loop.StartTLS(c, sh.srv.tls)
+	}
 	if sh.srv.cfg.Trace != nil {
 		sh.trace(c)
 	}
@@ -373,6 +377,9 @@ func (sh *shard) Closed(c epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	st := sh.conns.At(c)
 	if st.reason == ReasonNone {
 		st.reason = reasonOfCause(cause)
+	}
+	if t := sh.loop.TLS(c); t != nil && t.Err() != nil {
+		sh.faults[c] = t.Err()
 	}
 	st.phase = phaseDone // nothing can be sent from here on
 	defer func() {       // also when the endpoint's Close panics

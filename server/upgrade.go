@@ -108,6 +108,7 @@ func (sh *shard) handOver(c epoll.Slot, st *state, in []byte) {
 		return
 	}
 	sh.stats.Closed[ReasonHTTP]++
+	inside := sh.loop.TLS(c)
 	fd := sh.loop.Detach(c)
-	sh.srv.http.hand(fd, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))))
+	sh.srv.http.hand(fd, inside, bytes.Clone(bytes.TrimPrefix(in, []byte(handshake.EmptyLine))))
 }
