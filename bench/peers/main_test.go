@@ -51,10 +51,11 @@ func buildAndRun(m *testing.M) (int, error) {
 
 // server is wspoll as a process.
 type server struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	url string // of the echo
-	log *logLines
+	t      *testing.T
+	cmd    *exec.Cmd
+	url    string // of the echo
+	secure string // the same by TLS, with --tls-listen
+	log    *logLines
 }
 
 // logLines is what the process has written to stderr.
@@ -108,8 +109,14 @@ func start(t *testing.T, args ...string) *server {
 	t.Cleanup(s.stop)
 	out := bufio.NewScanner(stdout)
 	for out.Scan() {
-		if url, _, ok := strings.Cut(out.Text(), " "); ok && strings.HasPrefix(url, "ws://") {
+		url, _, _ := strings.Cut(out.Text(), " ")
+		switch {
+		case strings.HasPrefix(url, "ws://") && s.url == "":
 			s.url = url
+		case strings.HasPrefix(url, "wss://") && s.secure == "":
+			s.secure = url
+		}
+		if s.url != "" && (s.secure != "" || !slices.Contains(args, "--tls-listen")) {
 			go func() {
 				for out.Scan() {
 				}
