@@ -86,6 +86,7 @@ func TestBadValueOfAFlagIsOneLineAndStatus2(t *testing.T) {
 		{[]string{"--publish-rate", "-1"}, "--publish-rate -1: must be from 0 to 1e9"},
 		{[]string{"--publish-token-file"}, "flag needs an argument: --publish-token-file; see wspoll --help"},
 		{[]string{"--proxy-listen", "8082"}, "--proxy-listen 8082: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
+		{[]string{"--metrics-listen", "9102"}, "--metrics-listen 9102: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{[]string{"--trace=perhaps"}, "--trace perhaps: must be true or false"},
 		{[]string{"--trace-path", "["}, "--trace-path [: must be a pattern of paths, like /wshandler or /topics/*"},
 		{[]string{"--trace-path", ""}, `--trace-path "": must be a pattern of paths, like /wshandler or /topics/*`},
@@ -133,6 +134,7 @@ func TestBadValueFromTheEnvironmentNamesTheVariable(t *testing.T) {
 		{"WSPOLL_MAX_MESSAGE", "", `WSPOLL_MAX_MESSAGE="": must be a number of bytes like 4096, 8KiB, 16MiB or 1GiB`},
 		{"WSPOLL_IDLE_TIMEOUT", "5", "WSPOLL_IDLE_TIMEOUT=5: must be a time like 500ms, 5s, 2m or 1h30m"},
 		{"WSPOLL_LISTEN", "nowhere", "WSPOLL_LISTEN=nowhere: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
+		{"WSPOLL_METRICS_LISTEN", "9102", "WSPOLL_METRICS_LISTEN=9102: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{"WSPOLL_LOG_FORMAT", "xml", "WSPOLL_LOG_FORMAT=xml: must be text or json"},
 		{"WSPOLL_BARE_ECHO", "perhaps", "WSPOLL_BARE_ECHO=perhaps: must be true or false"},
 	} {

@@ -92,6 +92,7 @@ SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	o.metrics.flags(f)
 	o.trace.flags(f)
 	f.BoolVar(&o.bareRelay, "bare-relay", false, "relay plain TCP bytes to the first backend, nothing else: the floor to measure against")
 	f.Lookup("bare-relay").Hidden = true
@@ -265,11 +266,20 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	var addrs []net.Addr
 	for _, a := range o.listen {
 		addr, err := px.Listen(a)
 		if err != nil {
 			return failed(listenError("listen", a, err))
 		}
+		addrs = append(addrs, addr)
+	}
+	metrics, err := o.metrics.open(log)
+	if err != nil {
+		return failed(err)
+	}
+	defer metrics.end()
+	for _, addr := range addrs {
 		announceProxy(stdout, addr, cfg.Routes)
 	}
 	if err := o.writePidfile(); err != nil {
@@ -283,6 +293,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		debug.SetGCPercent(10)
 	}
 	px.Start()
+	metrics.start(stdout, nil, px)
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", cfg.MaxConnections), "open_files", files)
 	for {
 		select {

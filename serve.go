@@ -47,6 +47,7 @@ type serveOptions struct {
 	proxyListen    string
 	push           pushOptions
 	nats           natsOptions
+	metrics        metricsOptions
 	trace          traceOptions
 	noPage         bool
 	bareEcho       bool
@@ -91,6 +92,7 @@ func serveCommand() *cobra.Command {
 	o.push.flags(f)
 	o.nats.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
+	o.metrics.flags(f)
 	o.trace.flags(f)
 	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
@@ -144,6 +146,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.proxyListen != "" && !isListenAddress(o.proxyListen) {
 		return bad("proxy-listen", o.proxyListen, listenForm)
+	}
+	if err := o.metrics.check(); err != nil {
+		return err
 	}
 	if err := o.trace.check(); err != nil {
 		return err
@@ -296,6 +301,11 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		}
 		addrs = append(addrs, addr)
 	}
+	metrics, err := o.metrics.open(log)
+	if err != nil {
+		return failed(err)
+	}
+	defer metrics.end()
 	if err := o.writePidfile(); err != nil {
 		return failed(err)
 	}
@@ -310,6 +320,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	metrics.start(stdout, srv, px)
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", min(maxConnections, room)), "open_files", files)
 
 	<-stop
