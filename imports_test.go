@@ -126,6 +126,16 @@ func TestServerKnowsNoNATS(t *testing.T) {
 	}
 }
 
+func TestNoPackageKnowsPrometheus(t *testing.T) {
+	for name, p := range ownPackages(t) {
+		for _, i := range p.Imports {
+			if strings.HasPrefix(i, "github.com/prometheus/") && name != "." {
+				t.Errorf("%s imports %s; only the program may, packages have Stats", name, i)
+			}
+		}
+	}
+}
+
 func TestPackagesAreNamedForWhatTheyDo(t *testing.T) {
 	for name := range ownPackages(t) {
 		if slices.Contains([]string{"util", "utils", "common", "types", "manager", "core", "helpers"}, path.Base(name)) {

@@ -99,6 +99,7 @@ SIGTERM refuses new requests and ends the tunnels, see --drain. SIGHUP reads the
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.pidfile, "pidfile", "", "file to write the process id to; removed at the end")
+	o.metrics.flags(f)
 	o.trace.flags(f)
 	f.BoolVar(&o.bareRelay, "bare-relay", false, "relay plain TCP bytes to the first backend, nothing else: the floor to measure against")
 	f.Lookup("bare-relay").Hidden = true
@@ -282,18 +283,30 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	var addrs, secure []net.Addr
 	for _, a := range o.listen {
 		addr, err := px.Listen(a)
 		if err != nil {
 			return failed(listenError("listen", a, err))
 		}
-		announceProxy(stdout, "ws", addr, cfg.Routes)
+		addrs = append(addrs, addr)
 	}
 	for _, a := range o.tls.listen {
 		addr, err := px.ListenTLS(a)
 		if err != nil {
 			return failed(listenError("tls-listen", a, err))
 		}
+		secure = append(secure, addr)
+	}
+	metrics, err := o.metrics.open(log)
+	if err != nil {
+		return failed(err)
+	}
+	defer metrics.end()
+	for _, addr := range addrs {
+		announceProxy(stdout, "ws", addr, cfg.Routes)
+	}
+	for _, addr := range secure {
 		announceProxy(stdout, "wss", addr, cfg.Routes)
 	}
 	if err := o.writePidfile(); err != nil {
@@ -307,6 +320,7 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		debug.SetGCPercent(10)
 	}
 	px.Start()
+	metrics.start(stdout, nil, px)
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", cfg.MaxConnections), "open_files", files)
 	awaitStop(stop, hup, func() {
 		if certificate != nil {

@@ -31,6 +31,7 @@ func TestBadValueOfAFlagOfProxyIsOneLineAndStatus2(t *testing.T) {
 		{"--mode fast", "--mode fast: must be frames or tunnel"},
 		{"--loops 0", "--loops 0: must be from 1 to 1024"},
 		{"--listen 8082", "--listen 8082: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
+		{"--metrics-listen 127.0.0.1:http:0", "--metrics-listen 127.0.0.1:http:0: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{"--max-per-address -1", "--max-per-address -1: must be 0 or more"},
 		{"--handshakes-per-second -1", "--handshakes-per-second -1: must be from 0 to 1000000"},
 		{"--handshakes-per-second NaN", "--handshakes-per-second NaN: must be from 0 to 1000000"},

@@ -48,6 +48,7 @@ type serveOptions struct {
 	push           pushOptions
 	nats           natsOptions
 	tls            tlsOptions
+	metrics        metricsOptions
 	trace          traceOptions
 	noPage         bool
 	bareEcho       bool
@@ -93,6 +94,7 @@ func serveCommand() *cobra.Command {
 	o.nats.flags(f)
 	o.tls.flags(f)
 	f.StringVar(&o.proxyListen, "proxy-listen", "", "address for a proxy to this server in the same process, see wspoll proxy (default for plain wspoll without --listen: "+plainProxy+")")
+	o.metrics.flags(f)
 	o.trace.flags(f)
 	f.BoolVar(&o.noPage, "no-page", false, "a plain list of the endpoints at /, without the page and its lab")
 	f.BoolVar(&o.bareEcho, "bare-echo", false, "echo plain TCP bytes on the same loops, no WebSocket at all: the floor to measure against")
@@ -146,6 +148,9 @@ func (o *serveOptions) check() error {
 	}
 	if o.proxyListen != "" && !isListenAddress(o.proxyListen) {
 		return bad("proxy-listen", o.proxyListen, listenForm)
+	}
+	if err := o.metrics.check(); err != nil {
+		return err
 	}
 	if err := o.trace.check(); err != nil {
 		return err
@@ -318,6 +323,11 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 		}
 		secure = append(secure, addr)
 	}
+	metrics, err := o.metrics.open(log)
+	if err != nil {
+		return failed(err)
+	}
+	defer metrics.end()
 	if err := o.writePidfile(); err != nil {
 		return failed(err)
 	}
@@ -333,6 +343,7 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err != nil {
 		return failed(err)
 	}
+	metrics.start(stdout, srv, px)
 	log.Info(fmt.Sprintf("room for %d connections; Ctrl-C ends", min(maxConnections, room)), "open_files", files)
 
 	awaitStop(stop, hup, reload)

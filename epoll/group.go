@@ -45,23 +45,42 @@ func (g *Group) Budget() *Budget { return g.cfg.Budget }
 // returns when that is done on every loop.
 func (g *Group) Unlisten() { g.Do(func(l *Loop) { l.closeListeners() }) }
 
-// Do runs f on every loop and returns when all have. Not to be called from a
-// loop. In a group that has not started the caller is the loops' goroutine.
-func (g *Group) Do(f func(l *Loop)) {
+// Do runs f on every loop and returns when all have; a loop that has ended is
+// left out. Not to be called from a loop. In a group that has not started the
+// caller is the loops' goroutine.
+func (g *Group) Do(f func(l *Loop)) { g.do(f) }
+
+// Read is Do for an f that only looks: of loops that have ended it sees, on the
+// goroutine of the caller, what they were at their end.
+func (g *Group) Read(f func(l *Loop)) {
+	ended := g.do(f)
+	if len(ended) == 0 {
+		return
+	}
+	g.wg.Wait() // one that takes no posts may still be closing connections
+	for _, l := range ended {
+		f(l)
+	}
+}
+
+// do is Do; it returns the loops that had ended.
+func (g *Group) do(f func(l *Loop)) (ended []*Loop) {
 	if !g.started {
 		for _, l := range g.loops {
 			l.guard(func() { f(l) })
 		}
-		return
+		return nil
 	}
 	var wg sync.WaitGroup
 	for _, l := range g.loops {
 		wg.Add(1)
 		if !l.Post(func() { defer wg.Done(); f(l) }) {
 			wg.Done()
+			ended = append(ended, l)
 		}
 	}
 	wg.Wait()
+	return ended
 }
 
 // Stop ends the loops, and with them every connection, and returns when the
@@ -79,11 +98,12 @@ func (g *Group) Stop() {
 	g.wg.Wait()
 }
 
-// Stats of all loops together, taken on the loops.
+// Stats of all loops together, taken on the loops; after Stop what they were
+// at the end.
 func (g *Group) Stats() Stats {
 	var mu sync.Mutex
 	var sum Stats
-	g.Do(func(l *Loop) {
+	g.Read(func(l *Loop) {
 		mu.Lock()
 		defer mu.Unlock()
 		sum.Open += l.open

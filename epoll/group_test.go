@@ -33,6 +33,46 @@ func TestDoRunsOnceOnEveryLoop(t *testing.T) {
 	}
 }
 
+func TestReadSeesLoopsThatHaveEndedAndDoLeavesThemOut(t *testing.T) {
+	g, addr := serve(t, Config{Loops: 3}, script{})
+	for range 5 {
+		talk(t, dial(t, addr), "hello")
+	}
+	looked := func(through func(func(*Loop))) (n int) {
+		var mu sync.Mutex
+		through(func(*Loop) {
+			mu.Lock()
+			defer mu.Unlock()
+			n++
+		})
+		return n
+	}
+	if do, read := looked(g.Do), looked(g.Read); do != 3 || read != 3 {
+		t.Errorf("of 3 loops Do ran on %d and Read on %d", do, read)
+	}
+	// What is asked all the time while they end never goes back, and comes to an end.
+	asked := make(chan bool)
+	go func() {
+		defer close(asked)
+		for st := (Stats{}); st.Closed[CauseLocal] < 5; {
+			now := g.Stats()
+			if now.Accepted < st.Accepted || now.Waits < st.Waits || now.Closed[CauseLocal] < st.Closed[CauseLocal] {
+				t.Errorf("%+v, and then %+v", st, now)
+				return
+			}
+			st = now
+		}
+	}()
+	g.Stop()
+	await(t, asked)
+	if do, read := looked(g.Do), looked(g.Read); do != 0 || read != 3 {
+		t.Errorf("of 3 loops that have ended Do ran on %d and Read on %d", do, read)
+	}
+	if st := g.Stats(); st.Open != 0 || st.Accepted != 5 || st.Closed[CauseLocal] != 5 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestStopEndsEveryConnectionAndTellsTheHandler(t *testing.T) {
 	ends := newEnds()
 	g, addr := serve(t, Config{Loops: 2}, script{ends: ends})

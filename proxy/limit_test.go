@@ -141,6 +141,10 @@ func TestDrainRefusesNewRequestsAndEndsOldTunnelsLater(t *testing.T) {
 	if n := px.conns.Load(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
+	// The counts stay what they were at the end.
+	if st := px.Stats(); st.Accepted != 2 || st.Upgraded != 1 || st.Refused != 1 || st.Closed[ReasonDrain] != 1 || st.Connections+st.Tunnels != 0 {
+		t.Errorf("%+v", st)
+	}
 }
 
 func TestDrainDoesNotWaitForWhoDoesNotEnd(t *testing.T) {

@@ -157,14 +157,15 @@ func (px *Proxy) checkEmpty() {
 	}
 }
 
-// Stats are the counts of all loops, taken on the loops.
+// Stats are the counts of all loops, taken on the loops; after Shutdown what
+// they were at the end.
 func (px *Proxy) Stats() Stats {
 	var mu sync.Mutex
 	var sum Stats
 	if !px.started.Load() {
 		return sum // there is no loop to ask
 	}
-	px.group.Do(func(l *epoll.Loop) {
+	px.group.Read(func(l *epoll.Loop) {
 		mu.Lock()
 		defer mu.Unlock()
 		sum.add(&px.shards[l.Index()].stats)

@@ -242,15 +242,15 @@ func (s *Server) checkEmpty() {
 	}
 }
 
-// Stats are the counts of all loops, taken on the loops. Not to be called from
-// an Endpoint's functions.
+// Stats are the counts of all loops, taken on the loops; after Shutdown what
+// they were at the end. Not to be called from an Endpoint's functions.
 func (s *Server) Stats() Stats {
 	var mu sync.Mutex
 	var sum Stats
 	if !s.started.Load() {
 		return sum // there is no loop to ask
 	}
-	s.group.Do(func(l *epoll.Loop) {
+	s.group.Read(func(l *epoll.Loop) {
 		mu.Lock()
 		defer mu.Unlock()
 		sum.add(&s.shards[l.Index()].stats)

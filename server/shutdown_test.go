@@ -61,6 +61,30 @@ func TestShutdownSaysGoodbyeAndWaits(t *testing.T) {
 	}
 }
 
+func TestStatsStayWhatTheyWereAtTheEnd(t *testing.T) {
+	s := serve(t, Config{Loops: 2, CloseTimeout: 50 * time.Millisecond}, nil)
+	for range 10 {
+		s.open(t, "/echo") // and nobody answers the Close
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for st := (Stats{}); st.Closed[ReasonDrain] < 10; { // it never goes back, and comes to an end
+			now := s.Stats()
+			if now.Upgraded < st.Upgraded || now.Accepted < st.Accepted || now.Closed[ReasonDrain] < st.Closed[ReasonDrain] {
+				t.Errorf("%+v, and then %+v", st, now)
+				return
+			}
+			st = now
+		}
+	}()
+	receive(t, "Shutdown", s.shutdown(patience))
+	receive(t, "Stats", ended)
+	if st := s.Stats(); st.Upgraded != 10 || st.Accepted != 10 || st.Closed[ReasonDrain] != 10 || st.Connections != 0 || st.WebSockets != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestShutdownOfNothingReturnsAtOnce(t *testing.T) {
 	files := descriptors(t)
 	s := serve(t, Config{Loops: 3}, nil)
