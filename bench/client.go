@@ -41,9 +41,7 @@ type Client struct {
 	loop  *epoll.Loop
 	conns epoll.Table[conn]
 	rings epoll.Table[ring] // only when more than one message is in flight
-	links map[epoll.Slot]*tlsLink
 
-	pending *pendingTLS
 	rules   frame.Rules
 	piece   frame.Piece
 	squeeze *squeeze // with Config.Compress
@@ -56,7 +54,6 @@ type Client struct {
 	numbered bool       // messages carry their number
 	many     bool       // rings are used
 	closing  []byte     // a masked Close 1000
-	clear    []byte     // scratch for what TLS brings
 	ping     []byte     // a masked ping
 
 	counts   Counts
@@ -134,7 +131,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("a size cannot be negative")
 	}
 	c := &Client{
-		cfg: cfg, rules: frame.Rules{Client: true}, links: map[epoll.Slot]*tlsLink{},
+		cfg: cfg, rules: frame.Rules{Client: true},
 		many: !cfg.Subscribe && (cfg.Depth > 1 || cfg.Rate > 0), ended: make(chan struct{}),
 	}
 	var nonce [16]byte
@@ -261,14 +258,9 @@ func (c *Client) dialOne() bool {
 	target, publishes := c.nextTarget()
 	t := &c.cfg.Targets[target]
 	c.tried++
-	if t.TLS != nil {
-		c.waiting++
-		c.dialTLS(target)
-		return true
-	}
 	for {
 		began := c.loop.Clock()
-		s, err := c.loop.Dial(t.Addr, c.source(t.Addr), 0, c.cfg.Timeout)
+		s, err := c.dial(t)
 		if err == nil {
 			c.conns.Grow(s)
 			*c.conns.At(s) = conn{began: began, target: uint8(target), publishes: publishes}
@@ -282,6 +274,14 @@ func (c *Client) dialOne() bool {
 		c.errs.add(kind, detail, 1)
 		return false
 	}
+}
+
+// dial begins to connect; TLS is part of that.
+func (c *Client) dial(t *Target) (epoll.Slot, error) {
+	if t.TLS != nil {
+		return c.loop.DialTLS(t.Addr, c.source(t.Addr), 0, c.cfg.Timeout, t.TLS)
+	}
+	return c.loop.Dial(t.Addr, c.source(t.Addr), 0, c.cfg.Timeout)
 }
 
 // nextSource takes the next source address of loopback, when the ports of the
@@ -377,15 +377,9 @@ func (c *Client) checkEnded() {
 	}
 }
 
-// Opened: the TCP connection stands.
+// Opened: the TCP connection stands, and TLS over it where there is any.
 func (c *Client) Opened(s epoll.Slot, _ uint32) {
-	c.conns.Grow(s)
 	k := c.conns.At(s)
-	if p := c.pending; p != nil { // of dialTLS
-		*k = conn{began: p.began, target: p.target}
-		p.link.pipe.loop, p.link.pipe.slot = c.loop, s
-		c.links[s] = p.link
-	}
 	now := c.loop.Clock()
 	c.connect.Record(now - k.began)
 	k.began = now
@@ -453,11 +447,11 @@ func (c *Client) stall(s epoll.Slot, k *conn) {
 // Data: the answer to the handshake, then replies.
 func (c *Client) Data(s epoll.Slot, in []byte) int {
 	k := c.conns.At(s)
-	if t := c.cfg.Targets[k.target]; t.TLS != nil {
-		return c.decrypt(s, k, in)
-	}
+	encrypted := c.cfg.Targets[k.target].TLS != nil
 	done := c.plain(s, k, in)
-	c.counts.WireIn += uint64(done)
+	if !encrypted {
+		c.counts.WireIn += uint64(done)
+	}
 	return done
 }
 
@@ -548,11 +542,15 @@ func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	if k.holes > 0 {
 		c.errs.add(KindLost, "no reply, though later messages had theirs", uint64(k.holes))
 	}
-	if !k.stalled && cause != epoll.CauseLocal && (cause != epoll.CauseEOF || errno != 0) && k.phase != phaseClosing {
-		kind, detail := ofCause(cause, errno)
+	switch {
+	case k.stalled || cause == epoll.CauseLocal || k.phase == phaseClosing:
+	case cause == epoll.CauseEOF && k.phase == phaseConnect:
+		c.errs.add(KindEOF, "FIN in the TLS handshake", 1)
+	case cause == epoll.CauseEOF && errno == 0: // EOF has told
+	default:
+		kind, detail := ofCause(cause, errno, c.loop.TLS(s))
 		c.errs.add(kind, detail, 1)
 	}
-	delete(c.links, s)
 	if c.squeeze != nil {
 		c.squeeze.forget(s)
 	}

@@ -121,10 +121,15 @@ func unwrapped(err error) string {
 	return err.Error()
 }
 
-// ofCause sorts the end of a connection that TCP told.
-func ofCause(c epoll.Cause, e unix.Errno) (kind, detail string) {
+// ofCause sorts the end of a connection that TCP told, or t, its TLS if it has one.
+func ofCause(c epoll.Cause, e unix.Errno, t *epoll.TLS) (kind, detail string) {
 	switch c {
+	case epoll.CauseTLS:
+		return KindTLS, t.Err().Error()
 	case epoll.CauseTimeout:
+		if t != nil && t.Begun() {
+			return KindTimeout, "TLS handshake"
+		}
 		return KindTimeout, "connect"
 	case epoll.CauseEOF:
 		return KindEOF, ""

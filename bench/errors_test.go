@@ -49,7 +49,7 @@ func TestTheEndOfAConnectionIsSorted(t *testing.T) {
 		{epoll.CauseRefused, unix.ECONNREFUSED, KindRefused, "connection refused"},
 		{epoll.CauseBudget, 0, KindOther, "budget"},
 	} {
-		if kind, detail := ofCause(test.cause, test.errno); kind != test.kind || !strings.Contains(detail, test.detail) {
+		if kind, detail := ofCause(test.cause, test.errno, nil); kind != test.kind || !strings.Contains(detail, test.detail) {
 			t.Errorf("%v, %v is %s, %q", test.cause, test.errno, kind, detail)
 		}
 	}

@@ -67,8 +67,9 @@ type Config struct {
 	// LingerTimeout bounds how long Finish waits for the peer's FIN. 0 means 2 s.
 	LingerTimeout time.Duration
 
-	// MaxHandshakes bounds the TLS handshakes that are under way on each loop;
-	// further ones wait for their turn. 0 means 256.
+	// MaxHandshakes bounds the TLS handshakes that are under way on each loop,
+	// each with a goroutine and up to 80 KiB that wait for it; further ones wait
+	// for their turn, with what they sent left in the kernel. 0 means 1,024.
 	MaxHandshakes int
 
 	// Kernel is what the loops ask for everything; nil means Linux.
@@ -95,7 +96,7 @@ func (cfg Config) withDefaults() Config {
 		}
 	}
 	def(&cfg.Loops, 1)
-	def(&cfg.MaxHandshakes, 256)
+	def(&cfg.MaxHandshakes, 1024)
 	def(&cfg.MaxPending, 1<<20)
 	// What may wait before reading stops, and the echo of one more read, fit
 	// in what may wait at all: a peer that reads slowly is held back first.

@@ -62,7 +62,8 @@ func (errDry) Timeout() bool   { return true }
 func (errDry) Temporary() bool { return true }
 
 // PrepareTLS makes of a server's settings those for StartTLS, that agree on one of
-// protocols (ALPN, RFC 7301). nil stays nil.
+// protocols (ALPN, RFC 7301). nil stays nil. Functions in them are called by the
+// goroutine of a handshake, and must not wait: others wait for it to compute.
 func PrepareTLS(c *tls.Config, protocols ...string) (*tls.Config, error) {
 	if c == nil {
 		return nil, nil
@@ -102,6 +103,9 @@ func (l *Loop) DialTLS(addr, local *net.TCPAddr, tag uint32, timeout time.Durati
 
 // TLS is the TLS side of c, nil when it is plain. Also within Closed.
 func (l *Loop) TLS(c Slot) *TLS { return l.tls[c] }
+
+// Begun reports whether the handshake has begun: TCP stands.
+func (t *TLS) Begun() bool { return t.conn != nil }
 
 // Err is why TLS failed; nil when it did not.
 func (t *TLS) Err() error { return t.err }
