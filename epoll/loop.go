@@ -101,7 +101,7 @@ func newLoop(cfg Config, index int) (*Loop, error) {
 		wakefd: wakefd,
 		evs:    make([]unix.EpollEvent, maxEvents),
 		top:    1,
-		in:     make([]byte, cfg.maxCarry()+cfg.ReadBuffer+maxRecord), // a read of TLS may complete a record of which most came before
+		in:     make([]byte, cfg.maxCarry()+cfg.ReadBuffer+maxRecord), // the last for a record that a small read completes
 		out:    make([]byte, 0, outScratch),
 		bufs:   bufs{budget: cfg.Budget},
 	}

@@ -144,7 +144,9 @@ func (l *Loop) AddTLS(fd int, tag uint32, first []byte, t *TLS) error {
 func (l *Loop) secure(c Slot, s *slot, t *TLS) {
 	if l.tls == nil {
 		l.tls = map[Slot]*TLS{}
-		l.cipher = make([]byte, l.cfg.ReadBuffer)
+		// A read may complete a record of which most came before; with less read
+		// there is not more to be shown, and to be echoed, than without TLS.
+		l.cipher = make([]byte, max(l.cfg.ReadBuffer-maxRecord, l.cfg.ReadBuffer/4))
 	}
 	s.flags |= flagTLS
 	t.loop, t.id = l, l.ID(c)
@@ -254,7 +256,11 @@ func (l *Loop) readTLS(c Slot, s *slot) {
 	if h := t.shake; h != nil && !h.begun && !l.begin(c, s, t) {
 		return
 	}
-	n, e := l.read(s.fd, l.cipher)
+	in := l.cipher
+	if s.is(flagShaking) {
+		in = in[:min(len(in), maxRecord)]
+	}
+	n, e := l.read(s.fd, in)
 	switch {
 	case e == unix.EAGAIN:
 	case e != none:
@@ -267,9 +273,9 @@ func (l *Loop) readTLS(c Slot, s *slot) {
 	case s.is(flagFinishing):
 		// Lingering: the bytes are too late.
 	case s.is(flagShaking):
-		l.feed(c, s, t, l.cipher[:n])
+		l.feed(c, s, t, in[:n])
 	default:
-		t.in = l.cipher[:n]
+		t.in = in[:n]
 		l.decrypt(c, s, t)
 	}
 }

@@ -212,6 +212,33 @@ func TestTLSHandshakesWaitForTheirTurn(t *testing.T) {
 	}
 }
 
+// What arrives while a handshake waits to compute stays with the kernel, beyond a bound.
+func TestTLSHandshakeIsReadInBounds(t *testing.T) {
+	turns := make(chan struct{}, 1)
+	turns <- struct{}{} // somebody else computes
+	ends := newEnds()
+	g, addr := serveTLS(t, Config{turns: turns, LingerTimeout: 100 * time.Millisecond}, script{ends: ends})
+	c := dial(t, addr)
+	flood := []byte(strings.Repeat("\x16\x03\x01\x40\x00\x01\x00\xff\xff"+strings.Repeat("x", 1<<14-4), 64)) // a ClientHello of 64 KiB, and more
+	go c.Write(flood)
+	held := func() (n int, full bool) {
+		only(t, g, func(l *Loop, c Slot) {
+			h := l.tls[c].shake
+			h.mu.Lock()
+			n, full = len(l.tls[c].in), h.full
+			h.mu.Unlock()
+		})
+		return n, full
+	}
+	until(t, "enough has come", func() bool { _, full := held(); return full })
+	settle(g)
+	if n, _ := held(); n < shakeMost || n > shakeMost+maxRecord {
+		t.Errorf("%d bytes wait for a handshake", n)
+	}
+	<-turns // now it may
+	awaitCause(t, ends, CauseTLS)
+}
+
 // Loops with stuck handshakes end, and their goroutines with them (serve looks for those).
 func TestTLSHandshakeEndsWithTheLoop(t *testing.T) {
 	g, addr := serveTLS(t, Config{MaxHandshakes: 1}, script{})
