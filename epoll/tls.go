@@ -204,6 +204,7 @@ func (l *Loop) shaken(t *TLS, err error) {
 	}
 	l.serving = c
 	t.shake = nil
+	t.in = append([]byte(nil), t.in...) // what it kept for the handshake is not kept for the connection
 	s.flags &^= flagShaking
 	if err != nil {
 		l.failTLS(c, s, t, err)
@@ -413,7 +414,7 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	n := copy(p, w.in)
 	if w.in = w.in[n:]; len(w.in) == 0 {
-		w.in = nil // not to keep what came with the handshake
+		w.in = nil
 	}
 	return n, nil
 }
