@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 
@@ -131,6 +132,18 @@ func (c Conn) RemoteAddr() net.Addr {
 	if slot, st := c.find(); st != nil {
 		if a := c.sh.loop.Peer(slot); a != nil {
 			return a
+		}
+	}
+	return nil
+}
+
+// TLS is what the TLS handshake has agreed on, with the peer's certificates if
+// Config.TLS asked for some; nil for a connection without TLS.
+func (c Conn) TLS() *tls.ConnectionState {
+	if slot, st := c.find(); st != nil {
+		if t := c.sh.loop.TLS(slot); t != nil {
+			state := t.State()
+			return &state
 		}
 	}
 	return nil

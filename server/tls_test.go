@@ -29,17 +29,18 @@ var tlsConfigs = sync.OnceValues(func() (server, client *tls.Config) {
 	return &tls.Config{Certificates: srv.TLS.Certificates}, &tls.Config{RootCAs: pool, ServerName: "127.0.0.1"}
 })
 
-// serveTLS is serve with an address for TLS, which is the one of the result.
-func serveTLS(t testing.TB, cfg Config, more map[string]*Endpoint) *testServer {
+// serveTLS is serve with an address for TLS, which is the one of s, beside the plain one.
+func serveTLS(t testing.TB, cfg Config, more map[string]*Endpoint) (s *testServer, plain string) {
 	t.Helper()
 	cfg.TLS, _ = tlsConfigs()
-	s := serve(t, cfg, more)
+	s = serve(t, cfg, more)
+	plain = s.addr
 	addr, err := s.ListenTLS("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.addr = addr.String()
-	return s
+	return s, plain
 }
 
 func (s *testServer) dialTLS(t testing.TB, version uint16) *tls.Conn {
@@ -52,8 +53,13 @@ func (s *testServer) dialTLS(t testing.TB, version uint16) *tls.Conn {
 }
 
 func TestWebSocketOverTLS(t *testing.T) {
-	s := serveTLS(t, Config{}, nil)
+	agreed := make(chan *tls.ConnectionState, 1)
+	s, plain := serveTLS(t, Config{}, map[string]*Endpoint{"/state": {Open: func(c Conn) { agreed <- c.TLS() }}})
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		join(t, s.dialTLS(t, version), hello("/state"), nil)
+		if st := receive(t, "the state", agreed); st == nil || st.Version != version || !st.HandshakeComplete {
+			t.Errorf("%+v, want version %#x", st, version)
+		}
 		conn := s.dialTLS(t, version)
 		c := join(t, conn, hello("/echo"), masked(true, ws.OpText, []byte("glued to the request")))
 		if p := conn.ConnectionState().NegotiatedProtocol; p != "http/1.1" {
@@ -74,11 +80,16 @@ func TestWebSocketOverTLS(t *testing.T) {
 		c.wantEnd() // by close_notify, else it were an unexpected EOF
 	}
 	s.waitClosed(t, ReasonPeerClosed, 2)
+	s.addr = plain
+	s.open(t, "/state")
+	if st := receive(t, "the state", agreed); st != nil {
+		t.Errorf("a plain connection has %+v", st)
+	}
 }
 
 func TestReasonsOverTLS(t *testing.T) {
 	var log lockedLog
-	s := serveTLS(t, Config{Log: log.logger(), HandshakeTimeout: 100 * time.Millisecond, MaxConnections: 3}, nil)
+	s, _ := serveTLS(t, Config{Log: log.logger(), HandshakeTimeout: 100 * time.Millisecond, MaxConnections: 3}, nil)
 	end := func(c net.Conn) string {
 		t.Helper()
 		b, err := io.ReadAll(c)
@@ -136,7 +147,7 @@ func TestReasonsOverTLS(t *testing.T) {
 // Plain HTTP over TLS goes to net/http, and a handshake that follows on such a
 // connection comes back to a loop, with its TLS.
 func TestHTTPSAndUpgradeOnOneConnection(t *testing.T) {
-	s := serveTLS(t, Config{}, nil)
+	s, _ := serveTLS(t, Config{}, nil)
 	s.Mux().HandleFunc("GET /tls", func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || r.TLS.Version != tls.VersionTLS13 {
 			http.Error(w, "no TLS", 500)
