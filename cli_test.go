@@ -89,6 +89,7 @@ func TestBadValueOfAFlagIsOneLineAndStatus2(t *testing.T) {
 		{[]string{"--tls-listen", "8443"}, "--tls-listen 8443: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{[]string{"--tls-cert", "a", "--tls-key", "b"}, "a certificate is of no use without an address for it: --tls-listen"},
 		{[]string{"--tls-key", "b", "--tls-listen", "127.0.0.1:0"}, "--tls-cert and --tls-key belong together"},
+		{[]string{"--bare-echo", "--metrics-listen", "127.0.0.1:0"}, "--bare-echo and --bare-push are plain TCP and nothing else: no --tls-listen, no --metrics-listen"},
 		{[]string{"--tls-self-signed=perhaps"}, "--tls-self-signed perhaps: must be true or false"},
 		{[]string{"--metrics-listen", "9102"}, "--metrics-listen 9102: must be host:port, like 127.0.0.1:8002, :8002 or [::1]:0"},
 		{[]string{"--trace=perhaps"}, "--trace perhaps: must be true or false"},

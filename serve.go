@@ -251,7 +251,11 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err := o.nats.check(); err != nil {
 		return err
 	}
-	if o.bareEcho || o.barePush {
+	bare := o.bareEcho || o.barePush
+	if bare && (len(o.tls.listen) > 0 || o.metrics.listen != "") {
+		return errors.New("--bare-echo and --bare-push are plain TCP and nothing else: no --tls-listen, no --metrics-listen")
+	}
+	if bare {
 		return failed(serveBare(stdout, log, o, stop))
 	}
 	if o.proxyListen != "" {
