@@ -187,7 +187,7 @@ func TestPublishRateIsBounded(t *testing.T) {
 }
 
 func TestBucketGivesTheRateAndOneSecondOfBurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // its clock is false: a sleep sets it forward and takes no time
 		for _, rate := range []float64{0.5, 1, 7.5, 100} {
 			b := bucket{perSecond: rate}
 			n := 0

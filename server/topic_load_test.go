@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"wspoll/epoll"
 
@@ -120,13 +119,12 @@ func TestDeliveryAllocatesNothing(t *testing.T) {
 	}
 	s.subscribers(t, "x", subscribers)
 	payload := bytes.Repeat([]byte("x"), 128)
+	sent := func() bool { return s.shards[0].fan.count.Load() == 0 }
 	round := func() {
 		if _, err := s.Topics().Publish("x", ws.OpText, payload); err != nil {
 			t.Fatal(err)
 		}
-		for s.shards[0].fan.count.Load() > 0 {
-			time.Sleep(100 * time.Microsecond)
-		}
+		eventually(t, "it is sent", sent)
 	}
 	for range 100 {
 		round()
