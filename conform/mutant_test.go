@@ -36,25 +36,9 @@ type echoServer struct {
 // start serves on a free port until the test is over.
 func (e *echoServer) start(t *testing.T) *Target {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go (&echoConn{echoServer: e, conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}).serve()
-		}
-	}()
-	target, err := ParseTarget("ws://"+l.Addr().String()+"/echo", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target
+	return standIn(t, "/echo", func(conn net.Conn) {
+		(&echoConn{echoServer: e, conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}).serve()
+	})
 }
 
 type echoConn struct {

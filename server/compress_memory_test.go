@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"io"
-	"runtime"
 	"testing"
 	"unsafe"
 
@@ -46,16 +45,7 @@ func TestCompressedMessagesAllocateNothing(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					for range 100 {
-						round()
-					}
-					var before, after runtime.MemStats
-					runtime.ReadMemStats(&before)
-					for range messages {
-						round()
-					}
-					runtime.ReadMemStats(&after)
-					if n := after.Mallocs - before.Mallocs; n > 100 {
+					if n := mallocs(messages, round); n > 100 {
 						t.Errorf("%d allocations for %d messages", n, messages)
 					}
 				})

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -22,17 +20,7 @@ func withTopics(t testing.TB, cfg Config) *testServer {
 	if err := s.Handle("/topics/", s.Topics().Endpoint()); err != nil {
 		t.Fatal(err)
 	}
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		s.Shutdown(ctx) // what a test left open is not its subject
-	})
-	return &testServer{s, addr.String()}
+	return started(t, s)
 }
 
 func (s *testServer) publish(t testing.TB, topic, text string) Published {
@@ -67,11 +55,4 @@ func (c *client) hears(want ...string) {
 			c.t.Fatalf("got %.80q, want %.80q", got, w)
 		}
 	}
-}
-
-// closedContext is a context that is done.
-func closedContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	return ctx
 }

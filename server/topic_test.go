@@ -314,13 +314,7 @@ func TestAnyEndpointCanSubscribe(t *testing.T) {
 			}
 		},
 	})
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	ts := &testServer{s, addr.String()}
-	defer s.Shutdown(closedContext(t))
+	ts := started(t, s)
 	c := ts.open(t, "/mine")
 	ts.subscribers(t, "a", 1)
 	ts.subscribers(t, "b", 1)
