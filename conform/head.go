@@ -31,6 +31,7 @@ func (s *Session) dial() {
 		if s.ctx.Err() != nil {
 			panic(stop{})
 		}
+		s.trouble = err
 		s.Fail("cannot connect: %v", err)
 	}
 	s.record.connect()

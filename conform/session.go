@@ -48,6 +48,7 @@ type Session struct {
 	verdict Verdict
 	remarks []Remark
 	record  transcript
+	trouble error // why no connection came about
 
 	sent      int     // bytes of ours, but those of a handshake that is only the beginning of a case
 	uncounted bool    // such a handshake is going on
