@@ -38,7 +38,10 @@ func answerCases() []Case {
 	} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-"+c.id, "An answer 101 "+c.what+".", c.change))
 	}
-	for _, status := range []string{"100 Continue", "102 Processing", "200 OK", "204 No Content", "301 Moved Permanently", "400 Bad Request", "426 Upgrade Required", "503 Service Unavailable"} {
+	for _, status := range []string{"100 Continue", "102 Processing"} {
+		cases = append(cases, interimAnswer(status))
+	}
+	for _, status := range []string{"200 OK", "204 No Content", "301 Moved Permanently", "400 Bad Request", "426 Upgrade Required", "503 Service Unavailable"} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-1-status-"+status[:3], "An answer "+status+" with all the headers of a 101.",
 			func(h *Head) { h.First = "HTTP/1.1 " + status }))
 	}
@@ -81,10 +84,28 @@ func wrongAnswer(id, sentence string, c change) Case {
 	}
 }
 
+// interimAnswer is wrongAnswer for an interim status. §4.1, item 1, leaves it to HTTP, where the final answer is waited for:
+// that none will come only shows at the end of TCP.
+func interimAnswer(status string) Case {
+	return Case{
+		ID: "rfc6455-4.1-answer-1-status-" + status[:3], Peer: Client,
+		Sentence: "An answer " + status + " with all the headers of a 101, and the end of TCP where the final answer should come. The client must fail the connection and send no frame.",
+		Run: func(s *Session) {
+			h := s.AnswerHead()
+			h.First = "HTTP/1.1 " + status
+			s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
+			s.Shut()
+			s.mustLeave()
+		},
+	}
+}
+
 // mustLeave waits for the client to end TCP, with no frame before it.
 func (s *Session) mustLeave() {
 	p, a := s.next(s.opts.Timeout)
 	switch {
+	case s.pings > 0:
+		s.Fail("the client takes the connection for open: a ping came")
 	case a == over:
 		return
 	case a == silent:

@@ -140,6 +140,9 @@ func momentCases() []Case {
 				s.sentMore = true
 				s.Send(said)
 				s.ExpectClose(1000)
+				if len(s.pongs) > 0 {
+					s.NonStrict("a pong came to the ping behind the Close (RFC 6455 §1.4: what comes then is discarded)")
+				}
 			},
 		}
 	}
@@ -233,7 +236,7 @@ func momentCases() []Case {
 				s.Send(append(s.Frame(fin|3, nil), s.Frame(fin|ping, []byte("too late"))...))
 				s.ExpectFail(1002)
 				if len(s.pongs) > 0 {
-					s.Fail("a pong came")
+					s.Fail("a pong came to the ping behind the violation (RFC 6455 §7.1.7)")
 				}
 			},
 		},

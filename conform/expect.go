@@ -53,6 +53,7 @@ func (s *Session) next(wait time.Duration) (piece frame.Piece, a arrival) {
 		}
 		switch piece.Op {
 		case ws.OpPing:
+			s.pings++
 			if !s.sentClose {
 				s.write(s.Frame(fin|pong, piece.Data))
 			}
@@ -251,6 +252,8 @@ func (s *Session) ExpectClose(codes ...int) {
 			return
 		case p.Op.IsData():
 			s.Fail("a %s message came where nothing should come but a Close", opName(p.Op))
+		case p.Op == ws.OpPong:
+			s.pongs = append(s.pongs, p.Data)
 		}
 	}
 	s.judgeCode(codes)
@@ -345,6 +348,8 @@ func (s *Session) awaitFail(wait time.Duration, probe []byte) arrival {
 			return a
 		case p.Op == ws.OpPong && probe != nil && bytes.Equal(p.Data, probe):
 			return silent
+		case p.Op == ws.OpPong:
+			s.pongs = append(s.pongs, p.Data)
 		case p.Op.IsData() && p.Last:
 			s.Fail("a whole %s message came where the peer should fail the connection", opName(p.Op))
 		}

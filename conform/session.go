@@ -69,6 +69,7 @@ type link struct {
 
 	aside []frame.Piece // data that came while a pong was expected
 	pongs [][]byte      // that came while something else was expected
+	pings int           // how many have come
 
 	sentClose bool          // a Close of ours went out, so none will answer the peer's
 	sentMore  bool          // and more behind it, for which TCP may end with a RST
