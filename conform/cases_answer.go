@@ -46,13 +46,31 @@ func answerCases() []Case {
 			func(h *Head) { h.First = "HTTP/1.1 " + status }))
 	}
 	for _, c := range []struct{ id, what, line string }{
-		{"http-1.0", "whose version is HTTP/1.0", "HTTP/1.0 101 Switching Protocols"},
 		{"not-http", "whose version is not HTTP", "ICY 101 Switching Protocols"},
 		{"status-1010", "whose status has four digits, 1010", "HTTP/1.1 1010 Switching Protocols"},
 		{"status-malformed", "whose status is 1O1, with a letter", "HTTP/1.1 1O1 Switching Protocols"},
 	} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-1-"+c.id, "An answer "+c.what+".", func(h *Head) { h.First = c.line }))
 	}
+	cases = append(cases, Case{
+		ID: "rfc6455-4.1-answer-1-http-1.0", Peer: Client,
+		Sentence: "An answer whose version is HTTP/1.0, which knows no 101. The client should fail the connection and send no frame; §4.1 does not have it among what it MUST look at.",
+		Run: func(s *Session) {
+			h := s.AnswerHead()
+			h.First = "HTTP/1.0 101 Switching Protocols"
+			s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
+			p, a := s.next(s.opts.Timeout)
+			switch {
+			case a == arrived && p.Op == ws.OpPong:
+				s.NonStrict("the client takes the connection for open")
+				s.Finish()
+			case a == arrived:
+				s.NonStrict("the client takes the connection for open: a %s came", opName(p.Op))
+			case a == silent:
+				s.Fail("the client did not end TCP within %v", s.opts.Timeout)
+			}
+		},
+	})
 	return append(cases, oddAnswerCases()...)
 }
 

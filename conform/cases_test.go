@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"wspoll/frame"
 	"wspoll/handshake"
+
+	"github.com/gobwas/ws"
 )
 
 // verdict1 runs one case against a server.
@@ -74,6 +77,22 @@ func TestAServerMayRedirect(t *testing.T) {
 	}}
 	if r := verdict1(t, elsewhere.start(t), "rfc6455-4.2.2-other-path"); r.Verdict != OK {
 		t.Error(text1(&r))
+	}
+}
+
+// RFC 9110 §5.4 lets a server refuse fields of more bytes than it wishes to process.
+func TestAServerMayHaveASmallLimitForHeads(t *testing.T) {
+	small := &echoServer{reply: func(r *handshake.Request, err error) []byte {
+		if _, n := r.Get("X-Filler-0"); n > 0 {
+			return []byte("HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n")
+		}
+		return answered(rightAccept)(r, err)
+	}}
+	target := small.start(t)
+	for _, id := range []string{"rfc6455-10.4-head-2k", "rfc6455-10.4-head-40-lines"} {
+		if r := verdict1(t, target, id); r.Verdict != NonStrict {
+			t.Error(text1(&r))
+		}
 	}
 }
 
@@ -160,6 +179,45 @@ func TestAClientMayWaitForTheAnswerBehindAnInterimOne(t *testing.T) {
 		})
 		if r.Verdict != OK {
 			t.Error(text1(&r))
+		}
+	}
+}
+
+// RFC 7692 §5: an answer may be to any of the offers.
+func TestAClientWithASecondOfferMayGetItsAnswer(t *testing.T) {
+	for id, offers := range map[string]string{
+		"rfc7692-7.1.1.1-answer-server-no-context-missing": "permessage-deflate; server_no_context_takeover, permessage-deflate",
+		"rfc7692-7.1.2.1-answer-server-bits-missing":       "permessage-deflate; server_max_window_bits=10, permessage-deflate",
+		"rfc7692-7.1.2.1-answer-server-bits-above":         "permessage-deflate; server_max_window_bits=10, permessage-deflate; server_max_window_bits=12",
+	} {
+		cases, _ := Select(Cases(Client), []string{id})
+		for want, client := range map[Verdict]*echoClient{
+			Unimplemented: {offers: offers},
+			Failed:        {offers: strings.Split(offers, ",")[0], trusts: true},
+		} {
+			for _, r := range tested(t, client, cases, 500*time.Millisecond) {
+				if r.Verdict != want {
+					t.Errorf("%s: want %s: %s", client.offers, want, text1(&r))
+				}
+			}
+		}
+	}
+}
+
+// What §4.1 has a client look at in a status line is the status.
+func TestAClientMayTakeA101OfHTTP10(t *testing.T) {
+	for want, talk := range map[Verdict]func(net.Conn){
+		OK: func(conn net.Conn) { conn.Read(make([]byte, 4<<10)) },
+		NonStrict: func(conn net.Conn) {
+			conn.Read(make([]byte, 4<<10))
+			conn.Write(frame.AppendMasked(nil, true, ws.OpPong, [4]byte{1, 2, 3, 4}, []byte("open?")))
+			conn.Read(make([]byte, 4<<10))
+			conn.Write(frame.AppendMaskedClose(nil, [4]byte{1, 2, 3, 4}, 1000, ""))
+			io.Copy(io.Discard, conn)
+		},
+	} {
+		if r := visitAs(t, "rfc6455-4.1-answer-1-http-1.0", talk); r.Verdict != want {
+			t.Errorf("want %s: %s", want, text1(&r))
 		}
 	}
 }

@@ -261,7 +261,7 @@ func endWords(err error) string {
 // A peer that never stops would keep a case from ever ending, and fill the memory.
 const (
 	mostBytes = 128 << 20 // from the peer on a connection; no case asks for more than half of it
-	mostAside = 100       // messages that come while a pong is waited for, and interim answers
+	mostAside = 100       // messages that come while a pong is waited for, pongs while the end is, and interim answers
 )
 
 var errFlood = fmt.Errorf("more than %d MiB came", mostBytes>>20)
