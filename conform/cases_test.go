@@ -204,6 +204,34 @@ func TestAClientWithASecondOfferMayGetItsAnswer(t *testing.T) {
 	}
 }
 
+// §10.4: what a client says that took a head of 4 MiB need not be a pong.
+func TestAClientThatTakesAnEndlessHeadIsCaught(t *testing.T) {
+	for want, says := range map[Verdict][]byte{
+		OK:        nil,
+		NonStrict: frame.AppendMasked(nil, true, ws.OpText, [4]byte{1, 2, 3, 4}, []byte("thanks")),
+	} {
+		r := visitAs(t, "rfc6455-10.4-answer-4m", func(conn net.Conn) {
+			io.CopyN(io.Discard, conn, 4<<20)
+			conn.Write(says)
+			conn.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, conn)
+		})
+		if r.Verdict != want {
+			t.Errorf("want %s: %s", want, text1(&r))
+		}
+	}
+}
+
+// §7.4.1: 1010 "is not used by the server".
+func TestNoClientIsSentACodeThatServersDoNotUse(t *testing.T) {
+	if _, bad := Select(Cases(Client), []string{"rfc6455-7.4-code-1010"}); bad == "" {
+		t.Error("a client is sent a Close 1010")
+	}
+	if _, bad := Select(Cases(Server), []string{"rfc6455-7.4-code-1010"}); bad != "" {
+		t.Error("no server is sent a Close 1010")
+	}
+}
+
 // What §4.1 has a client look at in a status line is the status.
 func TestAClientMayTakeA101OfHTTP10(t *testing.T) {
 	for want, talk := range map[Verdict]func(net.Conn){
