@@ -390,6 +390,16 @@ func TestProbeSaysInOneLineWhatIsWrong(t *testing.T) {
 	if err := Probe(t.Context(), &elsewhere, Options{Timeout: patience}); err == nil || !strings.Contains(err.Error(), "it answers 404") {
 		t.Errorf("error %v for a path without an echo", err)
 	}
+	for reason, want := range map[string]string{" a\u009b31mb\xff": "it answers 404 a\ufffd31mb\ufffd; a URL", " ": "it answers 404; a URL"} {
+		rude := standIn(t, "/", func(conn net.Conn) {
+			defer conn.Close()
+			conn.Read(make([]byte, 4<<10))
+			io.WriteString(conn, "HTTP/1.1 404"+reason+"\r\nContent-Length: 0\r\n\r\n")
+		})
+		if err := Probe(t.Context(), rude, Options{Timeout: patience}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("reason %q: error %q, want %q", reason, err, want)
+		}
+	}
 	nobody := *target
 	nobody.Addr = "127.0.0.1:1"
 	if err := Probe(t.Context(), &nobody, Options{Timeout: patience}); err == nil || !strings.Contains(err.Error(), "cannot connect") {

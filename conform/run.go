@@ -3,6 +3,7 @@ package conform
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -125,7 +126,7 @@ func Probe(ctx context.Context, t *Target, o Options) error {
 	c := Case{ID: "rfc6455-4-probe", Run: func(s *Session) {
 		s.ask(nil)
 		if r := s.Answer(); r.Status != 101 {
-			s.Fail("it answers %d %s; a URL of an echo is needed", r.Status, r.Reason)
+			s.Fail("it answers %s; a URL of an echo is needed", printable(strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, r.Reason))))
 		}
 	}}
 	s := &Session{ctx: ctx, opts: &o, client: true, target: t}
