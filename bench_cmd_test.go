@@ -312,18 +312,12 @@ func TestTooFewDescriptorsNameTheCure(t *testing.T) {
 }
 
 func TestAThousandPortsAreEnoughForFiveThousandConnections(t *testing.T) {
-	unable := func(why string) {
-		if os.Getenv("WSPOLL_REQUIRE") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
 	if os.Getuid() != 0 {
-		unable("making a network namespace needs root")
+		lacking(t, "making a network namespace needs root")
 	}
 	ns := fmt.Sprintf("wspoll-test-%d", os.Getpid())
 	if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
-		unable(fmt.Sprintf("no network namespace can be made here: %v, %s", err, out))
+		lacking(t, "no network namespace can be made here: %v, %s", err, out)
 	}
 	defer exec.Command("ip", "netns", "del", ns).Run()
 	inside := func(args ...string) *exec.Cmd {
@@ -331,7 +325,7 @@ func TestAThousandPortsAreEnoughForFiveThousandConnections(t *testing.T) {
 	}
 	for _, cmd := range []string{"ip link set lo up", "echo 20000 20999 >/proc/sys/net/ipv4/ip_local_port_range"} {
 		if out, err := inside("sh", "-c", cmd).CombinedOutput(); err != nil {
-			unable(fmt.Sprintf("%s: %v, %s", cmd, err, out))
+			lacking(t, "%s: %v, %s", cmd, err, out)
 		}
 	}
 	serve := startCmd(t, inside(os.Args[0], "serve", "--listen", "127.0.0.1:8002"))

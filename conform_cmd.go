@@ -174,7 +174,7 @@ func (o *conformOptions) run(args []string, stdout, stderr io.Writer) error {
 		case errors.Is(err, context.Canceled):
 			return failed(errors.New("interrupted before the server answered"))
 		case err != nil:
-			return failed(err)
+			return failed(distrusted(err))
 		}
 		if err := o.writable(); err != nil {
 			return failed(err)
@@ -182,7 +182,12 @@ func (o *conformOptions) run(args []string, stdout, stderr io.Writer) error {
 		results = conform.Run(ctx, target, cases, opts, p.show)
 	}
 	p.clear()
-	return o.report(conform.NewReport(name, began, len(cases), o.strict, results), stdout)
+	report := conform.NewReport(name, began, len(cases), o.strict, results)
+	err = o.report(report, stdout)
+	if err != nil && ctx.Err() != nil && report.Counts.Missing > 0 {
+		return failed(fmt.Errorf("interrupted: %w", err))
+	}
+	return err
 }
 
 func (o *conformOptions) writeList(cases []conform.Case, stdout io.Writer) error {
@@ -238,6 +243,8 @@ func (o *conformOptions) report(r *conform.Report, stdout io.Writer) error {
 	switch c := r.Counts; {
 	case r.Passed():
 		return nil
+	case c.Failed > 0 && c.Missing > 0:
+		return failed(fmt.Errorf("%d of the %d cases that were run failed, and %d were not run", c.Failed, r.Cases-c.Missing, c.Missing))
 	case c.Failed > 0:
 		return failed(fmt.Errorf("%d of %d cases failed", c.Failed, r.Cases))
 	case c.Missing > 0:

@@ -8,7 +8,10 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -173,14 +176,16 @@ func TestConformInterruptedBeforeTheServerAnsweredSaysSo(t *testing.T) {
 	}
 }
 
-func TestConformExitsWith1WhenACaseFailed(t *testing.T) {
+// upgrading is a server that takes every handshake and calls talk with the number of the connection, from 1.
+func upgrading(t *testing.T, talk func(n int, conn net.Conn)) (url string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	go func() { // takes the handshake and ends TCP when something comes
-		for {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for k := 1; ; k++ {
 			conn, err := l.Accept()
 			if err != nil {
 				return
@@ -202,12 +207,17 @@ func TestConformExitsWith1WhenACaseFailed(t *testing.T) {
 				}
 				if handshake.Check(&req, nil, &ans) == nil {
 					conn.Write(handshake.AppendAnswer(nil, &ans, nil))
-					conn.Read(b)
+					talk(k, conn)
 				}
 			}()
 		}
 	}()
-	url := "ws://" + l.Addr().String() + "/"
+	return "ws://" + l.Addr().String() + "/"
+}
+
+func TestConformExitsWith1WhenACaseFailed(t *testing.T) {
+	// It ends TCP when something comes.
+	url := upgrading(t, func(_ int, conn net.Conn) { conn.Read(make([]byte, 4096)) })
 	for _, tt := range []struct {
 		args []string
 		code int
@@ -221,6 +231,55 @@ func TestConformExitsWith1WhenACaseFailed(t *testing.T) {
 		if code != tt.code || stderr != tt.want || !strings.Contains(stdout, "<- HTTP/1.1 101 Switching Protocols") {
 			t.Errorf("%q: exit %d, stderr %q, stdout %s", tt.args, code, stderr, stdout)
 		}
+	}
+}
+
+func TestConformThatIsInterruptedSaysHowFarItCame(t *testing.T) {
+	for _, failing := range []bool{true, false} {
+		// The first connection is the probe's; the third case gets no answer.
+		stuck := make(chan bool)
+		url := upgrading(t, func(n int, conn net.Conn) {
+			b := make([]byte, 4096)
+			if n == 4 {
+				close(stuck)
+				io.Copy(io.Discard, conn)
+			}
+			conn.Read(b)
+			if failing {
+				io.WriteString(conn, "\x88\x02\x03\xee") // 1006, which may not be sent
+			} else {
+				io.WriteString(conn, "\x88\x02\x03\xe8")
+			}
+		})
+		p := start(t, "conform", url, "--only", "rfc6455-7.1.6-reason-*", "--parallel", "1", "--timeout", "1m")
+		<-stuck
+		p.signal(os.Interrupt)
+		want := "wspoll: interrupted: 6 of 8 cases were not run"
+		if failing {
+			want = "wspoll: interrupted: 2 of the 2 cases that were run failed, and 6 were not run"
+		}
+		if got := p.stderr.next("wspoll: "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if code := p.wait(); code != 1 {
+			t.Errorf("exit %d", code)
+		}
+	}
+}
+
+func TestConformNamesTheFlagForACertificateThatNobodySigned(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	url := "wss" + strings.TrimPrefix(s.URL, "https") + "/"
+	code, stdout, stderr := call("conform", url)
+	if oneLine(t, stderr); code != 1 || stdout != "" || !strings.HasPrefix(stderr, "wspoll: "+url+": cannot connect: TLS: ") || !strings.HasSuffix(stderr, "; --insecure accepts any certificate\n") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	code, _, stderr = call("conform", url, "--insecure")
+	if oneLine(t, stderr); code != 1 || stderr != "wspoll: "+url+": it answers 404 Not Found; a URL of an echo is needed\n" {
+		t.Errorf("with --insecure: exit %d, stderr %q", code, stderr)
 	}
 }
 

@@ -231,12 +231,17 @@ func dialError(err error) error {
 	if unknown, ok := errors.AsType[*net.DNSError](err); ok && unknown.IsNotFound {
 		return fmt.Errorf("there is no host %s (%w)", shown(unknown.Name), err)
 	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Errorf("%w; --insecure accepts any certificate", err)
-	}
 	var unknown *handshake.AnswerError
 	if errors.As(err, &unknown) {
 		return fmt.Errorf("the server broke the protocol: %w", err)
+	}
+	return distrusted(err)
+}
+
+// distrusted adds to an error about a certificate what to do about it, for commands that have --insecure.
+func distrusted(err error) error {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("%w; --insecure accepts any certificate", err)
 	}
 	return err
 }

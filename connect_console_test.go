@@ -27,7 +27,7 @@ func newPty(t *testing.T) *pty {
 	t.Helper()
 	side, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("no pseudo terminals here:", err)
+		lacking(t, "no pseudo terminals here: %v", err)
 	}
 	t.Cleanup(func() { side.Close() })
 	n, err := unix.IoctlGetInt(int(side.Fd()), unix.TIOCGPTN)

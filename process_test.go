@@ -33,6 +33,16 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits for something that should come at once.
 const patience = 30 * time.Second
 
+// lacking skips a test for which this machine lacks something, or fails it
+// where all must be there.
+func lacking(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("WSPOLL_REQUIRE") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // process is wspoll as a process of its own.
 type process struct {
 	t      *testing.T

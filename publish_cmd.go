@@ -219,10 +219,7 @@ func (o *publishOptions) unreachable(r *http.Request, err error) error {
 	case late:
 		return fmt.Errorf("%s: no answer within %v; --timeout sets for how long to wait", o.server, o.timeout)
 	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Errorf("%s: %w; --insecure accepts any certificate", o.server, err)
-	}
-	return fmt.Errorf("%s: %w", o.server, err)
+	return distrusted(fmt.Errorf("%s: %w", o.server, err))
 }
 
 // cure says what to do about a refusal, where the server's line does not.

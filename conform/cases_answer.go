@@ -38,18 +38,39 @@ func answerCases() []Case {
 	} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-"+c.id, "An answer 101 "+c.what+".", c.change))
 	}
-	for _, status := range []string{"100 Continue", "102 Processing", "200 OK", "204 No Content", "301 Moved Permanently", "400 Bad Request", "426 Upgrade Required", "503 Service Unavailable"} {
+	for _, status := range []string{"100 Continue", "102 Processing"} {
+		cases = append(cases, interimAnswer(status))
+	}
+	for _, status := range []string{"200 OK", "204 No Content", "301 Moved Permanently", "400 Bad Request", "426 Upgrade Required", "503 Service Unavailable"} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-1-status-"+status[:3], "An answer "+status+" with all the headers of a 101.",
 			func(h *Head) { h.First = "HTTP/1.1 " + status }))
 	}
 	for _, c := range []struct{ id, what, line string }{
-		{"http-1.0", "whose version is HTTP/1.0", "HTTP/1.0 101 Switching Protocols"},
 		{"not-http", "whose version is not HTTP", "ICY 101 Switching Protocols"},
 		{"status-1010", "whose status has four digits, 1010", "HTTP/1.1 1010 Switching Protocols"},
 		{"status-malformed", "whose status is 1O1, with a letter", "HTTP/1.1 1O1 Switching Protocols"},
 	} {
 		cases = append(cases, wrongAnswer("rfc6455-4.1-answer-1-"+c.id, "An answer "+c.what+".", func(h *Head) { h.First = c.line }))
 	}
+	cases = append(cases, Case{
+		ID: "rfc6455-4.1-answer-1-http-1.0", Peer: Client,
+		Sentence: "An answer whose version is HTTP/1.0, which knows no 101. The client should fail the connection and send no frame; §4.1 does not have it among what it MUST look at.",
+		Run: func(s *Session) {
+			h := s.AnswerHead()
+			h.First = "HTTP/1.0 101 Switching Protocols"
+			s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
+			p, a := s.next(s.opts.Timeout)
+			switch {
+			case a == arrived && p.Op == ws.OpPong:
+				s.NonStrict("the client takes the connection for open")
+				s.Finish()
+			case a == arrived:
+				s.NonStrict("the client takes the connection for open: a %s came", opName(p.Op))
+			case a == silent:
+				s.Fail("the client did not end TCP within %v", s.opts.Timeout)
+			}
+		},
+	})
 	return append(cases, oddAnswerCases()...)
 }
 
@@ -81,10 +102,28 @@ func wrongAnswer(id, sentence string, c change) Case {
 	}
 }
 
+// interimAnswer is wrongAnswer for an interim status. §4.1, item 1, leaves it to HTTP, where the final answer is waited for:
+// that none will come only shows at the end of TCP.
+func interimAnswer(status string) Case {
+	return Case{
+		ID: "rfc6455-4.1-answer-1-status-" + status[:3], Peer: Client,
+		Sentence: "An answer " + status + " with all the headers of a 101, and the end of TCP where the final answer should come. The client must fail the connection and send no frame.",
+		Run: func(s *Session) {
+			h := s.AnswerHead()
+			h.First = "HTTP/1.1 " + status
+			s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
+			s.Shut()
+			s.mustLeave()
+		},
+	}
+}
+
 // mustLeave waits for the client to end TCP, with no frame before it.
 func (s *Session) mustLeave() {
 	p, a := s.next(s.opts.Timeout)
 	switch {
+	case s.pings > 0:
+		s.Fail("the client takes the connection for open: a ping came")
 	case a == over:
 		return
 	case a == silent:
@@ -199,8 +238,11 @@ func oddAnswerCases() []Case {
 				h := s.AnswerHead().Add("X-Filler: " + strings.Repeat("x", 4<<20))
 				s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
 				p, a := s.next(s.opts.Timeout)
-				if a == silent || a == arrived && p.Op == ws.OpPong {
-					s.NonStrict("the client took it")
+				switch {
+				case a == silent:
+					s.NonStrict("the client did not end TCP within %v", s.opts.Timeout)
+				case a == arrived:
+					s.NonStrict("the client took it: a %s came", opName(p.Op))
 				}
 			},
 		},

@@ -21,8 +21,12 @@ func (s *Session) sendClose(body []byte) { s.write(s.Close(body)) }
 func codeCases() []Case {
 	var cases []Case
 	for _, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3001, 3500, 3998, 3999, 4000, 4001, 4500, 4998, 4999} {
+		peer := Both
+		if code == 1010 {
+			peer = Server // §7.4.1: "this status code is not used by the server"
+		}
 		cases = append(cases, Case{
-			ID:       fmt.Sprintf("rfc6455-7.4-code-%d", code),
+			ID: fmt.Sprintf("rfc6455-7.4-code-%d", code), Peer: peer,
 			Sentence: fmt.Sprintf("A Close %d. A Close must come, typically with the same code, and the end of TCP.", code),
 			Run: func(s *Session) {
 				s.Open()
@@ -140,6 +144,9 @@ func momentCases() []Case {
 				s.sentMore = true
 				s.Send(said)
 				s.ExpectClose(1000)
+				if len(s.pongs) > 0 {
+					s.NonStrict("a pong came to the ping behind the Close (RFC 6455 §1.4: what comes then is discarded)")
+				}
 			},
 		}
 	}
@@ -233,7 +240,7 @@ func momentCases() []Case {
 				s.Send(append(s.Frame(fin|3, nil), s.Frame(fin|ping, []byte("too late"))...))
 				s.ExpectFail(1002)
 				if len(s.pongs) > 0 {
-					s.Fail("a pong came")
+					s.Fail("a pong came to the ping behind the violation (RFC 6455 §7.1.7)")
 				}
 			},
 		},

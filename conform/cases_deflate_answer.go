@@ -43,11 +43,21 @@ func (s *Session) clientOffer() (o asked, mayLimit bool) {
 	return o, a.Deflate.ClientBits == 8
 }
 
-// answered101 sends the 101 with these lines of Sec-WebSocket-Extensions and a ping behind it.
+// answered101 sends the 101 with these lines of Sec-WebSocket-Extensions, which are wrong, and a ping behind it. The case
+// ends if they are right: who offers permessage-deflate several times may be answered as any of the offers asks.
 func (s *Session) answered101(lines ...string) {
 	h := s.AnswerHead()
 	for _, l := range lines {
 		h.Add("Sec-WebSocket-Extensions: " + l)
+	}
+	var offers []string
+	s.request.Each("Sec-WebSocket-Extensions", func(v []byte) bool {
+		offers = append(offers, string(v))
+		return true
+	})
+	var r handshake.Response
+	if _, err := handshake.ParseResponse(h.Bytes(), nil, &r); err == nil && r.Check(&handshake.Hello{Key: s.request.Key, Extensions: strings.Join(offers, ", ")}) == nil {
+		s.Unimplemented("one of the client's offers allows %s", strings.Join(lines, " | "))
 	}
 	s.Send(append(h.Bytes(), s.Frame(fin|ping, []byte("open?"))...))
 }

@@ -124,14 +124,29 @@ func blockCases() []Case {
 			}
 			return d.symbol(endOfBlock)
 		}),
-		one("length-258-the-long-way", "A match of 258 bytes that is written as 227 and 31 more (symbol 284), not as symbol 285.", text, func(d *stream) *stream {
-			d.number(1<<1, 3).literals([]byte("abc"))
-			d.symbol(284).number(31, 5).word(2, 5) // distance 3
-			for range 258 {
-				d.text = append(d.text, d.text[len(d.text)-3])
-			}
-			return d.symbol(endOfBlock)
-		}),
+		{
+			ID: "rfc7692-7.2.2-length-258-the-long-way",
+			Sentence: "A match of 258 bytes that is written as 227 and 31 more (symbol 284), and not as symbol 285. RFC 1951 §3.2.5 has 227 to 257 for it, and no word about 258: " +
+				"the text may come back, or the peer fail the connection, with a Close 1007 or 1002.",
+			Run: func(s *Session) {
+				s.OpenDeflate(wish{})
+				d := new(stream).number(1<<1, 3)
+				d.literals([]byte("abc"))
+				d.symbol(284).number(31, 5).word(2, 5) // distance 3
+				for range 258 {
+					d.text = append(d.text, d.text[len(d.text)-3])
+				}
+				want := s.say(text, d.symbol(endOfBlock))
+				if s.comesWhole() {
+					s.ExpectMessage(ws.OpText, want)
+					s.Remark("it is taken")
+					s.Finish()
+					return
+				}
+				s.ExpectFail(badData...)
+				s.Remark("it is refused")
+			},
+		},
 		one("all-distances", "Matches at the least and the greatest distance of each of the 30 symbols, up to 32768.", binaryOp, func(d *stream) *stream {
 			d.stored(noise(1<<15), false).number(1<<1, 3)
 			for n := range 15 {

@@ -61,9 +61,9 @@ func shouldOpen(id, sentence string, c change) Case {
 	}}
 }
 
-// either is a case of a head about which RFC 6455 leaves the choice to the server.
+// either is a case of a head about which RFC 6455 leaves the choice to the server. To redirect is one (§4.2.2, item 3).
 func either(id, sentence string, c change) Case {
-	return Case{ID: id, Sentence: sentence + " It may open the connection or refuse with an error.", Peer: Server, Run: func(s *Session) {
+	return Case{ID: id, Sentence: sentence + " It may open the connection, redirect, or refuse with an error.", Peer: Server, Run: func(s *Session) {
 		s.ask(c)
 		if s.ExpectEither(501, 505) {
 			s.works()
@@ -131,7 +131,7 @@ func requestLineCases() []Case {
 		cases,
 		refused("rfc6455-4.2.1-1-http-1.0", "The handshake in HTTP/1.0.", first("GET %s HTTP/1.0"), 505),
 		refused("rfc6455-4.2.1-1-http-0.9", "A request line without a version.", first("GET %s"), 505),
-		refused("rfc6455-4.2.1-1-http-2.0", "The handshake in the form of HTTP/1.1, called HTTP/2.0.", first("GET %s HTTP/2.0"), 505),
+		either("rfc6455-4.2.1-1-http-2.0", "The handshake in the form of HTTP/1.1, called HTTP/2.0, which is \"HTTP/1.1 or higher\" by its number.", first("GET %s HTTP/2.0")),
 		either("rfc6455-4.2.1-1-http-1.2", "The handshake in HTTP/1.2, which is \"HTTP/1.1 or higher\" and does not exist.", first("GET %s HTTP/1.2")),
 		refused("rfc6455-4.2.1-1-http-in-lower-case", "The version is http/1.1; it is case-sensitive.", first("GET %s http/1.1"), 505),
 		refused("rfc6455-4.2.1-1-http-malformed", "The version is HTTP/1.x.", first("GET %s HTTP/1.x"), 505),
@@ -304,7 +304,7 @@ func versionCases() []Case {
 					s.Remark("§4.2.2 suggests 426")
 				}
 				if !namesVersion(r) {
-					s.NonStrict("the answer has no Sec-WebSocket-Version with 13 in it (RFC 6455 §4.4)")
+					s.Fail("the answer has no Sec-WebSocket-Version with 13 in it (RFC 6455 §4.4)")
 				}
 			},
 		})

@@ -47,6 +47,36 @@ func oursWith(t *testing.T, cfg server.Config) *Target {
 	return target
 }
 
+// standIn is a server at path on a free port, until the test is over. talk is called with each connection, in a goroutine
+// of its own, and closes it.
+func standIn(t *testing.T, path string, talk func(net.Conn)) *Target {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepting(t, l, talk)
+	target, err := ParseTarget("ws://"+l.Addr().String()+path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+// accepting takes the connections of l for talk, as in standIn.
+func accepting(t *testing.T, l net.Listener, talk func(net.Conn)) {
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go talk(conn)
+		}
+	}()
+}
+
 // affordable are the cases that the race detector, which makes everything ten times slower, leaves time for: under it, not
 // those that move megabytes.
 func affordable(cases []Case) []Case {
@@ -126,49 +156,32 @@ func TestCasesPassWhereverTheyAreCut(t *testing.T) {
 
 // A server that takes each read for one whole frame is right until its bytes are cut.
 func TestAServerThatDependsOnHowBytesArriveIsCaughtByCutting(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
+	target := standIn(t, "/", func(conn net.Conn) {
+		defer conn.Close()
+		b := make([]byte, 4096)
+		var req handshake.Request
+		var ans handshake.Answer
+		n, _ := conn.Read(b)
+		if handshake.ParseRequest(b[:n], nil, &req); handshake.Check(&req, nil, &ans) != nil {
+			return
+		}
+		conn.Write(handshake.AppendAnswer(nil, &ans, nil))
 		for {
-			conn, err := l.Accept()
-			if err != nil {
+			n, err := conn.Read(b)
+			if err != nil || n < 6 {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				b := make([]byte, 4096)
-				var req handshake.Request
-				var ans handshake.Answer
-				n, _ := conn.Read(b)
-				if handshake.ParseRequest(b[:n], nil, &req); handshake.Check(&req, nil, &ans) != nil {
-					return
-				}
-				conn.Write(handshake.AppendAnswer(nil, &ans, nil))
-				for {
-					n, err := conn.Read(b)
-					if err != nil || n < 6 {
-						return
-					}
-					f := b[:n]
-					ws.Cipher(f[6:], [4]byte(f[2:6]), 0)
-					if f[0] == fin|ping {
-						f[0] = fin | pong
-					}
-					conn.Write(append([]byte{f[0], byte(n - 6)}, f[6:]...))
-					if f[0] == fin|closing {
-						return
-					}
-				}
-			}()
+			f := b[:n]
+			ws.Cipher(f[6:], [4]byte(f[2:6]), 0)
+			if f[0] == fin|ping {
+				f[0] = fin | pong
+			}
+			conn.Write(append([]byte{f[0], byte(n - 6)}, f[6:]...))
+			if f[0] == fin|closing {
+				return
+			}
 		}
-	}()
-	target, err := ParseTarget("ws://"+l.Addr().String()+"/", false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 	cases, _ := Select(Cases(Server), []string{"rfc6455-5.6-text-8"})
 	for cutting, want := range map[int]Verdict{0: OK, 1: Failed} {
 		r := Run(t.Context(), target, cases, Options{Timeout: 500 * time.Millisecond, Cut: cutting}, nil)[0]
@@ -315,28 +328,19 @@ func TestCasesRunOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				back, err := net.Dial("tcp", plain.Addr)
-				if err != nil {
-					return
-				}
-				defer back.Close()
-				go func() {
-					io.Copy(back, conn)
-					back.(*net.TCPConn).CloseWrite()
-				}()
-				io.Copy(conn, back)
-			}()
+	accepting(t, l, func(conn net.Conn) {
+		defer conn.Close()
+		back, err := net.Dial("tcp", plain.Addr)
+		if err != nil {
+			return
 		}
-	}()
+		defer back.Close()
+		go func() {
+			io.Copy(back, conn)
+			back.(*net.TCPConn).CloseWrite()
+		}()
+		io.Copy(conn, back)
+	})
 	url := "wss://" + l.Addr().String() + plain.Path
 	target, err := ParseTarget(url, true)
 	if err != nil {
@@ -385,6 +389,16 @@ func TestProbeSaysInOneLineWhatIsWrong(t *testing.T) {
 	elsewhere.Path, elsewhere.URL = "/nowhere", target.URL+"/nowhere"
 	if err := Probe(t.Context(), &elsewhere, Options{Timeout: patience}); err == nil || !strings.Contains(err.Error(), "it answers 404") {
 		t.Errorf("error %v for a path without an echo", err)
+	}
+	for reason, want := range map[string]string{" a\u009b31mb\xff": "it answers 404 a\ufffd31mb\ufffd; a URL", " ": "it answers 404; a URL"} {
+		rude := standIn(t, "/", func(conn net.Conn) {
+			defer conn.Close()
+			conn.Read(make([]byte, 4<<10))
+			io.WriteString(conn, "HTTP/1.1 404"+reason+"\r\nContent-Length: 0\r\n\r\n")
+		})
+		if err := Probe(t.Context(), rude, Options{Timeout: patience}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("reason %q: error %q, want %q", reason, err, want)
+		}
 	}
 	nobody := *target
 	nobody.Addr = "127.0.0.1:1"

@@ -183,8 +183,8 @@ func (d *stream) cut() (wire, text []byte) {
 // forget makes the window empty, as it is without context takeover.
 func (d *stream) forget() { d.text, d.begin = nil, 0 }
 
-// squeeze writes b as one block in the fixed code with the matches that a small table finds, none of them longer than
-// 1<<windowBits: what a plain compressor would make of it.
+// squeeze writes b as one block in the fixed code with the matches that a small table finds, none of them from farther back
+// than 1<<windowBits: what a plain compressor would make of it.
 func (d *stream) squeeze(b []byte, windowBits uint8) *stream {
 	d.number(1<<1, 3)
 	var last [1 << 14]int // where a hash was seen, plus one

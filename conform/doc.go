@@ -10,7 +10,8 @@
 //     through frame.Parser or handshake.ParseResponse.
 //   - unimplemented: the case needs something optional that the peer does not offer.
 //
-// The worst that was said in a case is its verdict.
+// The worst that was said in a case is its verdict. One MUST is not held so: where TCP ends without the Close that is owed
+// for ours (RFC 6455 §5.5.1), that is non-strict, since every case of such a peer would fail, and for nothing else.
 //
 // # How a case is written
 //

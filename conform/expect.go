@@ -53,6 +53,7 @@ func (s *Session) next(wait time.Duration) (piece frame.Piece, a arrival) {
 		}
 		switch piece.Op {
 		case ws.OpPing:
+			s.pings++
 			if !s.sentClose {
 				s.write(s.Frame(fin|pong, piece.Data))
 			}
@@ -251,6 +252,8 @@ func (s *Session) ExpectClose(codes ...int) {
 			return
 		case p.Op.IsData():
 			s.Fail("a %s message came where nothing should come but a Close", opName(p.Op))
+		case p.Op == ws.OpPong:
+			s.keepPong(p.Data)
 		}
 	}
 	s.judgeCode(codes)
@@ -258,6 +261,14 @@ func (s *Session) ExpectClose(codes ...int) {
 		s.answerClose()
 	}
 	s.expectEnd(true)
+}
+
+// keepPong notes a pong that came while the end was awaited. That there was one is what counts: of very many, most are
+// forgotten.
+func (s *Session) keepPong(payload []byte) {
+	if len(s.pongs) < mostAside {
+		s.pongs = append(s.pongs, payload)
+	}
 }
 
 // judgeCode compares the code of the peer's Close. §5.5.1 and §7.1.7 leave another code possible; a code that may not be
@@ -345,6 +356,8 @@ func (s *Session) awaitFail(wait time.Duration, probe []byte) arrival {
 			return a
 		case p.Op == ws.OpPong && probe != nil && bytes.Equal(p.Data, probe):
 			return silent
+		case p.Op == ws.OpPong:
+			s.keepPong(p.Data)
 		case p.Op.IsData() && p.Last:
 			s.Fail("a whole %s message came where the peer should fail the connection", opName(p.Op))
 		}

@@ -14,38 +14,20 @@ import (
 // flooder is a server that repeats something without an end, behind the handshake and what comes first, or in its place.
 func flooder(t *testing.T, first, again string, instead bool) *Target {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	flood := []byte(strings.Repeat(again, 32<<10/len(again)))
-	go func() {
+	return standIn(t, "/", func(conn net.Conn) {
+		defer conn.Close()
+		if !instead && !answerUpgrade(conn) {
+			return
+		}
+		go io.Copy(io.Discard, conn)
+		io.WriteString(conn, first)
 		for {
-			conn, err := l.Accept()
-			if err != nil {
+			if _, err := conn.Write(flood); err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				if !instead && !answerUpgrade(conn) {
-					return
-				}
-				go io.Copy(io.Discard, conn)
-				io.WriteString(conn, first)
-				for {
-					if _, err := conn.Write(flood); err != nil {
-						return
-					}
-				}
-			}()
 		}
-	}()
-	target, err := ParseTarget("ws://"+l.Addr().String()+"/", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target
+	})
 }
 
 // answerUpgrade reads a request and accepts it.

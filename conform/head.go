@@ -31,6 +31,7 @@ func (s *Session) dial() {
 		if s.ctx.Err() != nil {
 			panic(stop{})
 		}
+		s.trouble = err
 		s.Fail("cannot connect: %v", err)
 	}
 	s.record.connect()
@@ -217,7 +218,7 @@ func (s *Session) ExpectRefusal(also ...int) *handshake.Response {
 }
 
 // ExpectEither waits for an answer where the RFC leaves it open: a 101 that is right, and then a connection that works, or
-// a refusal as ExpectRefusal has it. It reports which.
+// a refusal as ExpectRefusal has it, or a redirection. It reports whether it is the 101.
 func (s *Session) ExpectEither(also ...int) (opened bool) {
 	r, a := s.answer(s.opts.Timeout)
 	switch {
@@ -234,8 +235,10 @@ func (s *Session) ExpectEither(also ...int) (opened bool) {
 		return true
 	case r.Status >= 400 && r.Status <= 499 || slices.Contains(also, r.Status):
 		s.Remark("refused with %d", r.Status)
+	case r.Status >= 300 && r.Status <= 399:
+		s.Remark("redirected with %d", r.Status)
 	default:
-		s.Fail("the answer is %d: neither 101 nor an appropriate error code", r.Status)
+		s.Fail("the answer is %d: neither 101 nor a redirection nor an appropriate error code", r.Status)
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 
 	"wspoll/handshake"
@@ -118,7 +119,7 @@ func (h *house) serve(conn net.Conn) {
 		h.runCase(s, query, bad)
 	case "/updateReports":
 		h.mu.Lock()
-		h.agent = query.Get("agent")
+		h.agent = strings.Join(strings.Fields(printable(query.Get("agent"))), " ") // for one line of a terminal
 		h.mu.Unlock()
 		if bad == nil {
 			s.Open()

@@ -355,6 +355,17 @@ func TestListenRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+func TestNameOfAClientSteersNoTerminal(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go (&echoClient{}).visit(l.Addr().String(), "/updateReports?agent=a%1b%5b31m%0ab%c2%9b", nil)
+	if _, agent := Listen(t.Context(), l, nil, Options{Timeout: patience}, nil); agent != "a\ufffd[31m b\ufffd" {
+		t.Errorf("the agent is %q", agent)
+	}
+}
+
 func TestARequestThatIsWrongFailsItsCase(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

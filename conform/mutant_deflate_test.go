@@ -76,6 +76,9 @@ func (c *echoConn) passPlain(payload []byte) {
 
 // inflates takes bytes of a compressed message; the result is the code to fail with, 0 for none.
 func (c *echoConn) inflates(in []byte, last bool) int {
+	if c.leaveOut == "inflate" {
+		return 1007
+	}
 	if c.leaveOut == "late" || c.leaveOut == "bfinal" {
 		if c.raw = append(c.raw, in...); !last {
 			return 0

@@ -36,25 +36,9 @@ type echoServer struct {
 // start serves on a free port until the test is over.
 func (e *echoServer) start(t *testing.T) *Target {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go (&echoConn{echoServer: e, conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}).serve()
-		}
-	}()
-	target, err := ParseTarget("ws://"+l.Addr().String()+"/echo", false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target
+	return standIn(t, "/echo", func(conn net.Conn) {
+		(&echoConn{echoServer: e, conn: conn, r: bufio.NewReaderSize(conn, 64<<10)}).serve()
+	})
 }
 
 type echoConn struct {
@@ -303,6 +287,14 @@ func answered(accept func(key []byte) string, lines ...string) func(*handshake.R
 
 func rightAccept(key []byte) string { return string(handshake.AppendAccept(nil, key)) }
 
+// lateAnswer puts the pong to a ping that must no longer be answered before a Close.
+func lateAnswer(f []byte) []byte {
+	if f[0] == fin|closing {
+		f = append(frame.AppendFrame(nil, true, ws.OpPong, []byte("too late")), f...)
+	}
+	return f
+}
+
 // mutant is a server that is wrong in one thing, and the cases that must not be ok for it.
 type mutant struct {
 	name   string
@@ -360,6 +352,8 @@ var mutants = []mutant{
 		}
 		return f
 	}}, []string{"rfc6455-7.4-code-1000", "rfc6455-5.2-opcode-3"}, Failed},
+	{"answers a ping behind a violation", echoServer{sends: lateAnswer}, []string{"rfc6455-7.1.7-ping-after-violation"}, Failed},
+	{"answers a ping behind a Close", echoServer{sends: lateAnswer}, []string{"rfc6455-5.5.1-ping-after-close"}, NonStrict},
 	{"sends two Closes", echoServer{sends: func(f []byte) []byte {
 		if f[0] == fin|closing {
 			f = append(f, f...)
@@ -390,5 +384,5 @@ var mutants = []mutant{
 			return []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 		}
 		return answered(rightAccept)(r, nil)
-	}}, []string{"rfc6455-4.4-version-12", "rfc6455-4.4-version-255"}, NonStrict},
+	}}, []string{"rfc6455-4.4-version-12", "rfc6455-4.4-version-255"}, Failed},
 }

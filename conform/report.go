@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Report is the outcome of a run.
@@ -209,7 +210,7 @@ func (r *Report) JUnit(w io.Writer) error {
 // printable takes out of s what XML 1.0 cannot hold and terminals should not get.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r == 0xfffe || r == 0xffff {
+		if !unicode.IsGraphic(r) && r != '\n' && r != '\t' {
 			return '�'
 		}
 		return r

@@ -3,6 +3,7 @@ package conform
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -120,18 +121,21 @@ func (s *Session) run(c *Case) {
 }
 
 // Probe finds out whether there is a server at t that takes the handshake, so that one line can tell what hundreds of
-// cases would.
+// cases would. The error wraps that of the network or of TLS, if it was one.
 func Probe(ctx context.Context, t *Target, o Options) error {
 	c := Case{ID: "rfc6455-4-probe", Run: func(s *Session) {
 		s.ask(nil)
 		if r := s.Answer(); r.Status != 101 {
-			s.Fail("it answers %d %s; a URL of an echo is needed", r.Status, r.Reason)
+			s.Fail("it answers %s; a URL of an echo is needed", printable(strings.TrimSpace(fmt.Sprintf("%d %s", r.Status, r.Reason))))
 		}
 	}}
-	r := runCase(&c, &Session{ctx: ctx, opts: &o, client: true, target: t})
+	s := &Session{ctx: ctx, opts: &o, client: true, target: t}
+	r := runCase(&c, s)
 	switch {
 	case r == nil:
 		return ctx.Err()
+	case s.trouble != nil:
+		return fmt.Errorf("%s: cannot connect: %w", t.URL, s.trouble)
 	case r.Verdict == Failed:
 		return fmt.Errorf("%s: %s", t.URL, r.Why())
 	}

@@ -48,6 +48,7 @@ type Session struct {
 	verdict Verdict
 	remarks []Remark
 	record  transcript
+	trouble error // why no connection came about
 
 	sent      int     // bytes of ours, but those of a handshake that is only the beginning of a case
 	uncounted bool    // such a handshake is going on
@@ -68,6 +69,7 @@ type link struct {
 
 	aside []frame.Piece // data that came while a pong was expected
 	pongs [][]byte      // that came while something else was expected
+	pings int           // how many have come
 
 	sentClose bool          // a Close of ours went out, so none will answer the peer's
 	sentMore  bool          // and more behind it, for which TCP may end with a RST
@@ -259,7 +261,7 @@ func endWords(err error) string {
 // A peer that never stops would keep a case from ever ending, and fill the memory.
 const (
 	mostBytes = 128 << 20 // from the peer on a connection; no case asks for more than half of it
-	mostAside = 100       // messages that come while a pong is waited for, and interim answers
+	mostAside = 100       // messages that come while a pong is waited for, pongs while the end is, and interim answers
 )
 
 var errFlood = fmt.Errorf("more than %d MiB came", mostBytes>>20)

@@ -480,7 +480,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		if time.Now().After(limit) {
 			t.Fatalf("%s: not within %v", what, patience)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) // between two looks
 	}
 }
 

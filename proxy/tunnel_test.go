@@ -29,13 +29,13 @@ func TestLargeTransfersOfATunnelDoNotComeIntoMemory(t *testing.T) {
 	for _, dir := range [][2]*end{{client, backend}, {backend, client}} {
 		go dir[0].conn.Write(want)
 		got := make([]byte, len(want))
-		for n := 0; n < len(got); { // with pauses, so that bytes pile up at the proxy
+		for n := 0; n < len(got); {
 			k, err := dir[1].conn.Read(got[n:min(len(got), n+3<<20)])
 			if n += k; err != nil {
 				t.Fatal(err)
 			}
 			if n%(1<<20) < 1000 {
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // the pace of a reader so slow that bytes pile up at the proxy
 			}
 		}
 		if !bytes.Equal(got, want) {
@@ -143,7 +143,7 @@ func TestTunnelEndsWhenBothSidesAreSilent(t *testing.T) {
 	check := px.calm(t)
 	client, backend := px.open(t, b)
 	for range 6 { // one that speaks is enough
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // time is the subject: the timeout twice, but never in silence
 		backend.write([]byte("x"))
 		client.raw(1)
 	}

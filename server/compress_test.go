@@ -3,155 +3,18 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
-	"unsafe"
 
-	"wspoll/epoll"
 	"wspoll/frame"
 	"wspoll/handshake"
 
 	"github.com/gobwas/ws"
 )
-
-// compressor is a client that has agreed on compression: what it sends can be
-// deflated, and what comes is inflated.
-type compressor struct {
-	*client
-	terms    frame.Terms
-	z        *frame.Deflater
-	judge    *frame.Inflater
-	out      frame.Deflation
-	in       frame.Inflation
-	agreed   handshake.Deflate
-	deflated bool // the last message that came was
-	frames   int  // in how many frames
-	wire     int  // and payload bytes on the wire
-}
-
-// openCompressed is a connection of a client that makes these offers.
-func (s *testServer) openCompressed(t testing.TB, path string, offers ...handshake.DeflateOffer) *compressor {
-	t.Helper()
-	h := hello(path)
-	h.Extensions = string(handshake.AppendDeflateOffers(nil, append(offers, handshake.DeflateOffer{ClientBits: 15})...))
-	c := &client{t: t, conn: s.dial(t)}
-	c.write(handshake.AppendRequest(nil, h))
-	d := c.accepted(h)
-	if !d.On {
-		t.Fatal("compression was not agreed on")
-	}
-	return &compressor{
-		client: c, agreed: d, z: frame.NewDeflater(), judge: frame.NewInflater(),
-		terms: frame.NewTerms(d.ClientBits, d.ServerBits, d.ClientNoContext, d.ServerNoContext),
-	}
-}
-
-// deflate is a message as the client compresses it, its frames masked, cut into
-// so many fragments.
-func (c *compressor) deflate(op ws.OpCode, msg []byte, fragments int) (b []byte) {
-	if c.terms.FreshOut() {
-		c.out.Window = c.out.Window[:0]
-	}
-	for i := range fragments {
-		part := msg[len(msg)*i/fragments : len(msg)*(i+1)/fragments]
-		packed := c.z.Append(nil, &c.out, c.terms.OutBits(), part, i == fragments-1)
-		c.out.Keep(part, c.terms.OutBits())
-		b = append(b, rsv1(i == 0, i == fragments-1, op, packed)...)
-	}
-	return b
-}
-
-// rsv1 is a frame of a compressed message.
-func rsv1(first, last bool, op ws.OpCode, packed []byte) []byte {
-	if !first {
-		return masked(last, ws.OpContinuation, packed)
-	}
-	b := masked(last, op, packed)
-	b[0] |= 0x40
-	return b
-}
-
-var compressedRules = frame.Rules{Client: true, RSV1: true}
-
-// inflate reads one message.
-func (c *compressor) inflate() (op ws.OpCode, msg []byte) {
-	c.t.Helper()
-	var p frame.Piece
-	c.frames, c.wire = 0, 0
-	if c.judge.Resume(&c.in, c.terms.InBits()); c.terms.FreshIn() {
-		c.judge.Resume(nil, c.terms.InBits())
-	}
-	for {
-		n, err := c.parser.Next(&compressedRules, c.client.in, &p)
-		if err != nil {
-			c.t.Fatalf("what came is no frame of a server: %v", err)
-		}
-		if n == 0 {
-			if err := c.fill(); err != nil {
-				c.t.Fatalf("%d bytes of a message came, then %v", len(msg), err)
-			}
-			continue
-		}
-		c.client.in = c.client.in[n:]
-		if p.Op.IsControl() {
-			c.t.Fatalf("opcode %#x with %q came, and not a message", p.Op, p.Data)
-		}
-		if p.Start {
-			c.frames++
-		}
-		c.wire += len(p.Data)
-		if c.deflated = p.Compressed; !p.Compressed {
-			msg = append(msg, p.Data...)
-		}
-		for more := p.Compressed; more; {
-			var out []byte
-			var k int
-			if out, k, more, err = c.judge.Next(p.Data, p.Last); err != nil {
-				c.t.Fatalf("the message cannot be inflated after %d bytes: %v", len(msg), err)
-			}
-			msg, p.Data = append(msg, out...), p.Data[k:]
-		}
-		if p.Last {
-			if p.Compressed {
-				c.judge.Suspend(&c.in)
-			}
-			return p.Op, msg
-		}
-	}
-}
-
-func (c *compressor) wantMessage(op ws.OpCode, msg []byte) {
-	c.t.Helper()
-	if gotOp, got := c.inflate(); gotOp != op || !bytes.Equal(got, msg) {
-		c.t.Fatalf("opcode %#x and %d bytes came for %#x and %d bytes", gotOp, len(got), op, len(msg))
-	}
-}
-
-// jsonText is text of n bytes that compresses as such things do.
-func jsonText(n int) []byte {
-	r := rand.New(rand.NewPCG(5, 6))
-	var b []byte
-	for len(b) < n {
-		b = fmt.Appendf(b, `{"id":%d,"user":"user-%d","price":%.2f,"side":"%s"},`,
-			r.IntN(1e6), r.IntN(500), 100*r.Float64(), []string{"buy", "sell"}[r.IntN(2)])
-	}
-	return b[:n]
-}
-
-func noise(n int) []byte {
-	r := rand.New(rand.NewPCG(7, 8))
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}
 
 var compressingEndpoints = map[string]*Endpoint{
 	"/message":  {Message: func(c Conn, op ws.OpCode, p []byte) { c.Send(op, p) }},
@@ -389,30 +252,6 @@ func TestABombIsInflatedNoFurtherThanTheLimit(t *testing.T) {
 	}
 }
 
-// compressedFrame reads one frame as it is on the wire.
-func (c *compressor) compressedFrame() (f received) {
-	c.t.Helper()
-	var p frame.Piece
-	for {
-		n, err := c.parser.Next(&compressedRules, c.client.in, &p)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		if n == 0 {
-			if err := c.fill(); err != nil {
-				c.t.Fatal(err)
-			}
-			continue
-		}
-		c.client.in = c.client.in[n:]
-		f.payload = append(f.payload, p.Data...)
-		if p.End {
-			f.fin, f.op = p.Header.Fin, p.Header.OpCode
-			return f
-		}
-	}
-}
-
 func TestWhatIsWrongWithACompressedMessageIsSaidAtOnce(t *testing.T) {
 	z := frame.NewDeflater()
 	packed := func(s string, last bool) []byte { return z.Append(nil, nil, 15, []byte(s), last) }
@@ -530,126 +369,5 @@ func TestHeartBeatsAreCompressed(t *testing.T) {
 	x := serve(t, Config{}, map[string]*Endpoint{"/push": ep}).openCompressed(t, "/push")
 	if x.wantMessage(ws.OpText, []byte(text)); !x.deflated {
 		t.Error("not compressed")
-	}
-}
-
-func TestCompressedMessagesAllocateNothing(t *testing.T) {
-	messages := 5000
-	if raceEnabled {
-		messages = 300
-	}
-	for _, mode := range []Compression{CompressShared, CompressContext} {
-		for _, path := range []string{"/echo", "/message"} {
-			for _, size := range []int{20, 1000, 30_000} {
-				t.Run(fmt.Sprintf("mode %d %s %d bytes", mode, path, size), func(t *testing.T) {
-					s := serve(t, Config{Compress: mode}, compressingEndpoints)
-					c := s.openCompressed(t, path, handshake.DeflateOffer{ClientNoContext: true, ClientBits: 12})
-					request := c.deflate(ws.OpText, jsonText(size), 1)
-					head := make([]byte, 10)
-					answer := make([]byte, size)
-					round := func() {
-						if _, err := c.conn.Write(request); err != nil {
-							t.Fatal(err)
-						}
-						if _, err := io.ReadFull(c.conn, head[:2]); err != nil {
-							t.Fatal(err)
-						}
-						n := int(head[1])
-						if n == 126 {
-							if _, err := io.ReadFull(c.conn, head[2:4]); err != nil {
-								t.Fatal(err)
-							}
-							n = int(head[2])<<8 | int(head[3])
-						}
-						if _, err := io.ReadFull(c.conn, answer[:n]); err != nil {
-							t.Fatal(err)
-						}
-					}
-					for range 100 {
-						round()
-					}
-					var before, after runtime.MemStats
-					runtime.ReadMemStats(&before)
-					for range messages {
-						round()
-					}
-					runtime.ReadMemStats(&after)
-					if n := after.Mallocs - before.Mallocs; n > 100 {
-						t.Errorf("%d allocations for %d messages", n, messages)
-					}
-				})
-			}
-		}
-	}
-}
-
-func TestWhatAnIdleConnectionHoldsWithCompression(t *testing.T) {
-	if n := unsafe.Sizeof(state{}); n > 24 {
-		t.Errorf("the state of a connection is %d bytes: what was agreed on should cost none", n)
-	}
-	held := func(s *testServer) (in, out int) {
-		s.group.Do(func(l *epoll.Loop) {
-			q := &s.shards[l.Index()].squeeze
-			in, out = len(q.in), len(q.out)
-		})
-		return in, out
-	}
-	const conns = 20
-	msg := jsonText(10_000)
-	for _, path := range []string{"/echo", "/message"} {
-		s := serve(t, Config{}, compressingEndpoints)
-		for range conns {
-			c := s.openCompressed(t, path)
-			for _, fragments := range []int{1, 3} {
-				c.write(c.deflate(ws.OpText, msg, fragments))
-				c.wantMessage(ws.OpText, msg)
-			}
-		}
-		if in, out := held(s); in+out != 0 || s.Stats().Buffered != 0 {
-			t.Errorf("shared: %d inflations, %d deflations, %d bytes", in, out, s.Stats().Buffered)
-		}
-
-		s = serve(t, Config{Compress: CompressContext}, compressingEndpoints)
-		clients := make([]*compressor, conns)
-		for i := range clients {
-			clients[i] = s.openCompressed(t, path)
-			clients[i].write(clients[i].deflate(ws.OpText, msg, 1))
-			clients[i].wantMessage(ws.OpText, msg)
-		}
-		each := int64(unsafe.Sizeof(inflation{})+unsafe.Sizeof(deflation{})) + 2<<contextBits
-		if in, out := held(s); in != conns || out != conns || s.Stats().Buffered != conns*each {
-			t.Errorf("context: %d inflations, %d deflations, %d bytes, want %d", in, out, s.Stats().Buffered, conns*each)
-		}
-		for _, c := range clients {
-			c.conn.Close()
-		}
-		eventually(t, "nothing is held", func() bool { return s.Stats().Buffered == 0 })
-	}
-}
-
-// Without memory for a window of ours the messages refer to nothing; without
-// memory for one of the client's the connection must end.
-func TestABudgetThatIsUsedUpByContexts(t *testing.T) {
-	in := int64(unsafe.Sizeof(inflation{}))
-	s := serve(t, Config{Compress: CompressContext, MemoryBudget: in + 3000}, compressingEndpoints)
-	c := s.openCompressed(t, "/message", handshake.DeflateOffer{ClientNoContext: true})
-	for range 3 {
-		m := jsonText(6000)
-		c.send(ws.OpText, m)
-		if c.wantMessage(ws.OpText, m); !c.deflated {
-			t.Error("not compressed")
-		}
-	}
-	c = s.openCompressed(t, "/message", handshake.DeflateOffer{ClientBits: 15})
-	c.write(c.deflate(ws.OpText, jsonText(200), 1))
-	c.wantMessage(ws.OpText, jsonText(200))
-	c.write(c.deflate(ws.OpText, jsonText(6000), 1))
-	for {
-		if f := c.compressedFrame(); f.op == ws.OpClose {
-			if code, _, _ := frame.ParseClose(f.payload); code != statusTryAgainLater {
-				t.Errorf("Close %d", code)
-			}
-			return
-		}
 	}
 }

@@ -55,6 +55,12 @@ func serve(t testing.TB, cfg Config, more map[string]*Endpoint) *testServer {
 	}
 	s.MountHealth()
 	s.MountList()
+	return started(t, s)
+}
+
+// started is s on a free port, until the test is over.
+func started(t testing.TB, s *Server) *testServer {
+	t.Helper()
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -322,7 +322,7 @@ func TestMoreConnectionsThanDescriptors(t *testing.T) {
 		t.Fatal(got)
 	}
 	before, _ := strconv.Atoi(ask("cpu"))
-	timer := time.NewTimer(300 * time.Millisecond)
+	timer := time.NewTimer(300 * time.Millisecond) // time is the subject: what is used up in it
 	<-timer.C
 	after, _ := strconv.Atoi(ask("cpu"))
 	if used := time.Duration(after - before); used > 150*time.Millisecond {

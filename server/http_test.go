@@ -3,13 +3,11 @@ package server
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"wspoll/handshake"
 
@@ -105,17 +103,7 @@ func withMux(t *testing.T, cfg Config, pattern string, h http.HandlerFunc) *test
 	if err := s.Handle("/echo", Echo()); err != nil {
 		t.Fatal(err)
 	}
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		s.Shutdown(ctx)
-	})
-	return &testServer{s, addr.String()}
+	return started(t, s)
 }
 
 func TestBodyReachesItsHandlerHoweverItIsCut(t *testing.T) {

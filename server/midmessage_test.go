@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -53,18 +52,11 @@ func TestCutMessagesAllocateNothing(t *testing.T) {
 						}
 					}
 				}
-				for range 50 {
+				round := func() {
 					half(parts[0])
 					half(parts[1])
 				}
-				var before, after runtime.MemStats
-				runtime.ReadMemStats(&before)
-				for range rounds {
-					half(parts[0])
-					half(parts[1])
-				}
-				runtime.ReadMemStats(&after)
-				if n := after.Mallocs - before.Mallocs; n > 100 {
+				if n := mallocs(rounds, round); n > 100 {
 					t.Errorf("%d allocations for %d messages", n, rounds*conns)
 				}
 				if n := s.midMessage(); n != 0 {

@@ -25,13 +25,7 @@ func withPublishing(t *testing.T, cfg Config, p PublishConfig) *testServer {
 	}
 	s.Topics().MountHTTP(p)
 	s.Handle("/topics/", s.Topics().Endpoint())
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(closedContext(t)) })
-	return &testServer{s, addr.String()}
+	return started(t, s)
 }
 
 // do makes a request, with the token unless the header says otherwise.
@@ -187,7 +181,7 @@ func TestPublishRateIsBounded(t *testing.T) {
 }
 
 func TestBucketGivesTheRateAndOneSecondOfBurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // its clock is false: a sleep sets it forward and takes no time
 		for _, rate := range []float64{0.5, 1, 7.5, 100} {
 			b := bucket{perSecond: rate}
 			n := 0

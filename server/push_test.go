@@ -29,17 +29,7 @@ func withBeat(t *testing.T, cfg Config, h HeartBeat) *testServer {
 		t.Fatal(err)
 	}
 	s.Handle("/echo", Echo())
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		s.Shutdown(ctx)
-	})
-	return &testServer{s, addr.String()}
+	return started(t, s)
 }
 
 func TestHeartBeatComesAtOnceAndThenInThePhaseOfEachConnection(t *testing.T) {

@@ -255,12 +255,7 @@ func TestShutdownDrainsPlainHTTP(t *testing.T) {
 		<-release
 		io.WriteString(w, "done")
 	})
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	ts := &testServer{s, addr.String()}
+	ts := started(t, s)
 	c := ts.dial(t)
 	io.WriteString(c, "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
 	receive(t, "the request", inside)
@@ -285,12 +280,7 @@ func TestPlainHTTPThatDoesNotEndIsNamed(t *testing.T) {
 		inside <- true
 		<-r.Context().Done()
 	})
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	ts := &testServer{s, addr.String()}
+	ts := started(t, s)
 	io.WriteString(ts.dial(t), "GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
 	receive(t, "the request", inside)
 	err = receive(t, "Shutdown", ts.shutdown(100*time.Millisecond))

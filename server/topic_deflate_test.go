@@ -242,13 +242,7 @@ func TestMessagesOfATopicAmongThoseOfAContext(t *testing.T) {
 			c.Send(op, p)
 		},
 	})
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(t.Context()) })
-	ts := &testServer{s, addr.String()}
+	ts := started(t, s)
 	for _, o := range serverBits()[:5] {
 		c := ts.openCompressed(t, "/mine", o)
 		number := 0

@@ -233,11 +233,5 @@ func withPublishingRelay(t *testing.T, relay func(Passed) error) *testServer {
 	}
 	s.Topics().MountHTTP(PublishConfig{Token: token})
 	s.Topics().Join(relay, true)
-	addr, err := s.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() { s.Shutdown(closedContext(t)) })
-	return &testServer{s, addr.String()}
+	return started(t, s)
 }

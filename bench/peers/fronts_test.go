@@ -99,7 +99,7 @@ func daemon(t *testing.T, addr, path string, args ...string) *exec.Cmd {
 
 func listens(t *testing.T, addr string) {
 	t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // each says so in another way, or not at all
 		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			c.Close()
@@ -177,7 +177,7 @@ backend b
 	return &running{addr: addr, reload: func() {
 		// A new process takes over the port, the old one finishes what it has.
 		daemon(t, addr, path, "-db", "-f", conf, "-sf", fmt.Sprint(cmd.Process.Pid))
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // it says nothing when the old one has stopped listening
 	}}
 }
 

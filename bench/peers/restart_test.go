@@ -169,7 +169,7 @@ func TestTenThousandTunnelsWhileBackendsRestartOneByOne(t *testing.T) {
 	}
 	each(func(i int) error { return all[i].Close() })
 	for i, px := range proxies {
-		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // nothing tells of it
 			n := sockets(t, px.cmd.Process.Pid)
 			if n <= before[i] {
 				break

@@ -80,7 +80,7 @@ var scenes = []scene{
 	{"client sends FIN and waits for answers", func(s *stage) string {
 		client, backend := s.open()
 		client.CloseWrite()
-		time.Sleep(short / 2)
+		time.Sleep(short / 2) // a proxy that gives up at the FIN has done so; nothing tells of one that does not
 		backend.Write([]byte{0x81, 4, 't', 'a', 'i', 'l'})
 		client.SetReadDeadline(time.Now().Add(short))
 		if b0, payload, err := client.frame(); err != nil || b0 != 0x81 || string(payload) != "tail" {
@@ -91,7 +91,7 @@ var scenes = []scene{
 	{"backend sends FIN and still reads", func(s *stage) string {
 		client, backend := s.open()
 		backend.CloseWrite()
-		time.Sleep(short / 2)
+		time.Sleep(short / 2) // as above
 		client.Write([]byte{0x82, 0x84, 0, 0, 0, 0, 't', 'a', 'i', 'l'})
 		backend.SetReadDeadline(time.Now().Add(short))
 		tail := "tail lost"
