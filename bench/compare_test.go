@@ -66,7 +66,7 @@ func TestCompareMeasuresServersInRounds(t *testing.T) {
 			{Name: "push", Kind: ComparePush, Connections: 5, Size: 128},
 			{Name: "idle", Kind: CompareIdle, Connections: 10, Size: 32},
 		},
-		Rounds: 2, Interval: 50 * time.Millisecond, Floor: "a", Baseline: "b",
+		Rounds: 2, Interval: 250 * time.Millisecond, Floor: "a", Baseline: "b",
 		Progress: func(c *CompareCase, _ int, server string) {
 			if c.Name == "echo" {
 				order = append(order, server)

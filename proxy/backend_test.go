@@ -313,7 +313,7 @@ func TestNewRoutesLeaveOpenTunnelsAlone(t *testing.T) {
 		t.Errorf("%q was reached", name)
 	}
 	passes(client, backend)
-	if err := px.SetRoutes([]Route{{To: []string{"wss://" + b.addr}}}); err == nil {
+	if err := px.SetRoutes([]Route{{To: []string{"tcp://" + b.addr}}}); err == nil {
 		t.Error("bad routes were taken")
 	}
 	if name, _ := px.reached(t); name != "b" {
@@ -333,7 +333,7 @@ func TestBadRoutesAreRefusedInWords(t *testing.T) {
 		{[]Route{{Prefix: "a", To: []string{"ws://h:1"}}}, `route "a": a path begins with /`},
 		{[]Route{{To: []string{"127.0.0.1:8002"}}}, `backend "127.0.0.1:8002" is no URL like ws://127.0.0.1:8002`},
 		{[]Route{{To: []string{"ws://"}}}, `backend "ws://" is no URL like ws://127.0.0.1:8002`},
-		{[]Route{{To: []string{"wss://127.0.0.1:1"}}}, "backend wss://127.0.0.1:1: TLS to backends is not possible yet; use ws://, or a TLS client like stunnel in between"},
+		{[]Route{{To: []string{"tcp://127.0.0.1:1"}}}, `backend "tcp://127.0.0.1:1" is no URL like ws://127.0.0.1:8002`},
 		{[]Route{{To: []string{"ws://127.0.0.1:1/base"}}}, "backend ws://127.0.0.1:1/base: only scheme, host and port; the path is the client's"},
 		{[]Route{{To: []string{"ws://127.0.0.1:1", "ws://127.0.0.1:1/"}}}, `route "/": backend ws://127.0.0.1:1/ is there twice`},
 		{[]Route{{To: []string{"ws://127.0.0.1:1"}}, {Prefix: "/", To: []string{"ws://127.0.0.1:2"}}}, `route "/" is there twice`},
