@@ -313,10 +313,10 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 		return failed(err)
 	}
 	defer o.removePidfile()
-	if os.Getenv("GOGC") == "" {
+	if os.Getenv("GOGC") == "" && cfg.TLS == nil && !slices.ContainsFunc(cfg.Routes, proxy.Route.HasTLS) {
 		// What is alive are tables without pointers, so that a collection costs
 		// next to nothing, and messages make no garbage, only handshakes do:
-		// collecting often keeps the memory small.
+		// collecting often keeps the memory small. (crypto/tls is made of pointers.)
 		debug.SetGCPercent(10)
 	}
 	px.Start()

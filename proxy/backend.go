@@ -19,6 +19,14 @@ type Route struct {
 	To     []string // ws://host:port, or wss:// with TLS
 }
 
+// HasTLS reports whether TLS is spoken to a backend of the route.
+func (r Route) HasTLS() bool {
+	return slices.ContainsFunc(r.To, func(to string) bool {
+		scheme, _, _ := parseURL(to)
+		return scheme == "wss"
+	})
+}
+
 // backend is a server behind the proxy. All loops share it.
 type backend struct {
 	url   string      // ws://host:port, or wss://
