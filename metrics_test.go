@@ -278,8 +278,8 @@ func TestEveryCountIsInASeries(t *testing.T) {
 	fill = func(v reflect.Value) {
 		switch v.Kind() {
 		case reflect.Struct:
-			for i := range v.NumField() {
-				fill(v.Field(i))
+			for _, field := range v.Fields() {
+				fill(field)
 			}
 		case reflect.Array:
 			for i := range v.Len() {
