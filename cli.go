@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,7 +72,7 @@ Without a command it serves, as "wspoll serve" does. ` + aboutFlags,
 	if bad, ok := errors.AsType[*badValue](err); ok {
 		bad.fromEnv = wasFromEnvironment(cmd.Flags(), bad.flag)
 	}
-	fmt.Fprintln(stderr, "wspoll: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	fmt.Fprintln(stderr, "wspoll: "+harmless(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
 	var f failure
 	if errors.As(err, &f) {
 		return exitFail
@@ -118,6 +119,21 @@ func shown(s string) string {
 		return `""`
 	}
 	return s
+}
+
+// harmless is s with escapes for what could steer a terminal: an error may have
+// words of the other side in it, such as the names in its certificate.
+func harmless(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		if unicode.IsGraphic(c) {
+			b.WriteRune(c)
+			continue
+		}
+		quoted := strconv.QuoteRuneToGraphic(c)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
 }
 
 // flagError says what is wrong with a flag in words for people.
