@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"wspoll/epoll"
+	"wspoll/frame"
 	"wspoll/server"
 
 	"github.com/gobwas/ws"
@@ -214,4 +216,90 @@ func TestAStampIsReadBackAndNothingElseIsOne(t *testing.T) {
 			t.Errorf("%q is taken for a stamp", bad)
 		}
 	}
+}
+
+func TestAMessageThatDoesNotEndTakesNoMemory(t *testing.T) {
+	const size, fragments = 64 << 10, 1000
+	held := make(chan int64, 1)
+	made := make(chan *Client, 1)
+	l := (&liar{greet: func(k *liarConn) bool {
+		if !k.upgrade() {
+			return false
+		}
+		k.Write(frame.AppendFrame(nil, false, ws.OpBinary, AppendStamp(nil, 7, time.Now(), size)))
+		for range fragments - 2 {
+			k.Write(frame.AppendFrame(nil, false, ws.OpContinuation, make([]byte, size)))
+		}
+		k.Write(frame.AppendFrame(nil, true, ws.OpPing, nil)) // answered when all before has been taken
+		if !k.answered() {
+			held <- -1
+			return false
+		}
+		c := <-made
+		c.do(func() {
+			n := int64(0)
+			for _, p := range c.fan.parts {
+				n += int64(cap(p.head))
+			}
+			held <- n
+		})
+		k.Write(frame.AppendFrame(nil, true, ws.OpContinuation, make([]byte, size)))
+		k.drain()
+		return false
+	}}).listen(t)
+	target, err := ParseTarget(l.url, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	made <- c
+	c.Open(nil)
+	if n := <-held; n <= 0 || n > 128 {
+		t.Errorf("%d bytes are held of %d that came", n, size*(fragments-1))
+	}
+	c.Arrive(1, patience)
+	late := c.TakeLatency()
+	if n := c.Counts(); n.Messages != 1 || n.BytesBack != size*fragments || late.Count() != 1 || n.Failures != 0 {
+		t.Errorf("%+v, %d with a stamp", n, late.Count())
+	}
+}
+
+func TestPingsWhoseAnswersAreNotReadTakeNoMemory(t *testing.T) {
+	l := (&liar{greet: func(k *liarConn) bool {
+		if !k.upgrade() {
+			return false
+		}
+		pings := bytes.Repeat(frame.AppendFrame(nil, true, ws.OpPing, make([]byte, 125)), 1000)
+		for range 300 { // 38 MB
+			k.Write(pings)
+		}
+		k.Write(frame.AppendFrame(nil, true, ws.OpBinary, []byte("all were sent")))
+		<-t.Context().Done()
+		return false
+	}}).listen(t)
+	target, err := ParseTarget(l.url, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	c.Open(nil)
+	c.Arrive(1, patience)
+	if n := c.Counts(); n.Messages != 1 {
+		t.Errorf("%+v, %v", n, c.Errors())
+	}
+	c.do(func() {
+		c.loop.Each(func(s epoll.Slot) {
+			if n := c.loop.Pending(s); n > 2<<20 {
+				t.Errorf("%d bytes of pongs wait", n)
+			}
+		})
+	})
 }
