@@ -178,6 +178,12 @@ func (c *Client) Publish() {
 	})
 }
 
+// publishing reports whether the connection that publishes is open.
+func (c *Client) publishing() (open bool) {
+	c.do(func() { _, open = c.loop.Find(c.publisher) })
+	return open
+}
+
 // publishAnyway is after how long the next message is published though not all
 // have the last: some may not have been there yet.
 const publishAnyway = time.Second

@@ -193,7 +193,7 @@ func TestStalledConnectionsReadNothingAndAreNotCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Opened != 7 || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
+	if r.Opened != 7 || r.Stalled != 3 || !strings.Contains(textOf(t, r), "7 opened of 7, and 3 that read nothing") || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
 		t.Errorf("%d opened, %d sent, %d have come, errors %v", r.Opened, r.Sent, r.Messages, r.Errors)
 	}
 }
@@ -302,4 +302,54 @@ func TestPingsWhoseAnswersAreNotReadTakeNoMemory(t *testing.T) {
 			}
 		})
 	})
+}
+
+func textOf(t *testing.T, r *Result) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.Text()(&b); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(b.String()), " ") // not folded
+}
+
+func TestOfWhatTheServerPushesByItselfNoScheduleIsReported(t *testing.T) {
+	l := (&liar{greet: func(k *liarConn) bool {
+		if k.upgrade() {
+			for range 5 {
+				k.Write(frame.AppendFrame(nil, true, ws.OpText, []byte("heart beat")))
+			}
+			k.drain()
+		}
+		return false
+	}}).listen(t)
+	// The rate and the size are those of the flags' defaults. At ten per second a second is enough to miss them.
+	r := measured(t, Options{Scenario: "push", Duration: time.Second, Config: Config{
+		Targets: targets(t, l.url), Connections: 3, Rate: 10, SizeMin: 32, Subscribe: true,
+	}})
+	text := textOf(t, r)
+	if r.Messages != 15 || r.Rate != 0 || r.Loop != "" || !strings.Contains(text, "payload 10 B on average") {
+		t.Errorf("%d messages, rate %g, loop %q\n%s", r.Messages, r.Rate, r.Loop, text)
+	}
+	for _, wrong := range []string{"bottleneck", "schedule ", "loop ", "32 B", "sent 0"} {
+		if strings.Contains(text, wrong) {
+			t.Errorf("it says %q:\n%s", wrong, text)
+		}
+	}
+}
+
+func TestWhoMayNotPublishIsNotTheBottleneck(t *testing.T) {
+	l := (&liar{answer: func(c *liarConn, _ int, _ ws.OpCode, _ []byte) {
+		c.Write(frame.AppendClose(nil, ws.StatusPolicyViolation, "nobody may"))
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "push", Duration: time.Second, Config: Config{
+		Targets: targets(t, l.url), Connections: 3, Rate: 20, SizeMin: 10, Subscribe: true, Publish: true,
+	}})
+	text := textOf(t, r)
+	if n, _ := errorsOf(r, KindClosed); n != 1 || r.Sent == 0 || strings.Contains(text, "bottleneck") || !strings.Contains(text, "the connection that publishes ended") {
+		t.Errorf("%d closed, %d sent\n%s", n, r.Sent, text)
+	}
+	if size := int(r.BytesSent / r.Sent); r.SizeMin != size || r.SizeMax != size || size < 29 {
+		t.Errorf("a payload from %d to %d bytes, and %d were sent in %d messages", r.SizeMin, r.SizeMax, r.BytesSent, r.Sent)
+	}
 }

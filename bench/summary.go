@@ -119,13 +119,19 @@ func (r *Result) facts() (f []fact) {
 	if r.Scenario == "connect" {
 		opened += ", " + rateText(r.perSecond(r.Opened)) + "; " + count(r.Connections) + " at once"
 	} else {
-		opened += " of " + count(r.Connections)
+		opened += " of " + count(r.Connections-r.Stalled)
+	}
+	if r.Stalled > 0 {
+		opened += ", and " + count(r.Stalled) + " that read nothing"
 	}
 	if r.Processes > 1 {
 		opened += ", by " + count(r.Processes) + " processes"
 	}
 	add("connections", opened)
-	if r.Sent > 0 || r.Messages > 0 {
+	switch {
+	case r.Sent == 0 && r.Messages > 0:
+		add("payload", bytesText(float64(r.BytesBack)/float64(r.Messages)), " on average, of messages that the server pushed by itself")
+	case r.Sent > 0 || r.Messages > 0:
 		text := sizes(r.SizeMin, r.SizeMax)
 		if r.Depth > 0 {
 			text += ", " + count(r.Depth) + " in flight per connection"
@@ -139,8 +145,10 @@ func (r *Result) facts() (f []fact) {
 		add("loop", "open: ", digits3(r.Rate), " ", openLoop)
 	}
 	add("measured", duration(time.Duration(r.Seconds*1e9)))
-	if r.Sent > 0 || r.Messages > 0 {
+	if r.Sent > 0 {
 		add("sent", r.flow(r.Sent, r.BytesSent))
+	}
+	if r.Sent > 0 || r.Messages > 0 {
 		add("came back", r.flow(r.Messages, r.BytesBack))
 	}
 	if z := r.Compressed; z != nil {
