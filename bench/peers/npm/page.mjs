@@ -208,6 +208,18 @@ try {
   await page.click('[data-bit="8"]');
   await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
   want(await page.inputValue("#hex"), "81 05 37 fa 21 3d 7f 9f 4d 51 58", "a bit turned over");
+  await page.fill("#hex", "0x81, 0x85, 0x37FA213D\n00000006: 7f9f 4d51 58  ..MQX");
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("legal"));
+  await page.click('[data-bit="8"]');
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
+  want(await page.inputValue("#hex"), "81 05 37 fa 21 3d 7f 9f 4d 51 58", "and in digits that are written in another way");
+  await page.selectOption("#preset", { label: "RSV1, and no compression was agreed on" });
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("close with 1002"));
+  console.log("ok    RSV1 without an offer is no compression");
+  await page.selectOption("#preset", { label: "a text, masked" });
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("legal"));
+  await page.click('[data-bit="8"]');
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
   await page.check("#chop");
   await page.click("#run");
   await page.waitForFunction(() => document.querySelector("#result .verdict")?.dataset.code === "1002");
