@@ -247,6 +247,9 @@ func (r *run) serverPrivate() int64 {
 	return n
 }
 
+// lastWait is how long replies are waited for when the time is over.
+const lastWait = 2 * time.Second
+
 // finish takes the final figures.
 func (r *run) finish(ctx context.Context, serverBefore int64) {
 	took := time.Since(r.start)
@@ -271,7 +274,7 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 		res.Server = &u
 	}
 	r.sample()
-	switch wait := min(r.c.cfg.Timeout, 2*time.Second); {
+	switch wait := min(r.c.cfg.Timeout, lastWait); {
 	case ctx.Err() != nil:
 	case r.Publish:
 		n := r.c.Counts() // with what was published between the count and the pause
@@ -295,6 +298,10 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 	res.InFlight, res.Unsent, res.SlipSeconds = after.InFlight, after.Unsent, after.Slip.Seconds()
 	if r.Subscribe {
 		r.fanOut(after)
+	}
+	if after.InFlight > 0 && ctx.Err() == nil {
+		r.res.Notes = append(r.res.Notes, fmt.Sprintf("%d messages had no reply yet %s after the time was over: they are not in the latencies, which would be worse with them",
+			after.InFlight, min(r.c.cfg.Timeout, lastWait)))
 	}
 	limit := r.c.cfg.Timeout + time.Second // each connection has Timeout for its own end
 	if ctx.Err() != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -267,5 +268,19 @@ func TestAProcessWithoutAResultIsAFailureOfItsConnections(t *testing.T) {
 	}
 	if ok, got := limit.Check(m); ok || m.Connections != 8 || m.Opened != 6 || m.failures() != 2 {
 		t.Errorf("%s: %+v", got, m)
+	}
+}
+
+func TestMessagesWithoutAReplyAtTheEndAreSaidToBeMissingInTheLatencies(t *testing.T) {
+	l := (&liar{answer: func(c *liarConn, n int, op ws.OpCode, p []byte) {
+		if n < 10 {
+			c.echo(op, p)
+		}
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "echo", Duration: 300 * time.Millisecond, Config: Config{
+		Targets: targets(t, l.url), Connections: 2, SizeMin: 32, Rate: 200, Timeout: patience,
+	}})
+	if notes := strings.Join(r.Notes, "\n"); r.InFlight == 0 || !strings.Contains(notes, fmt.Sprintf("%d messages had no reply yet 2s after", r.InFlight)) {
+		t.Errorf("%d in flight, %q", r.InFlight, notes)
 	}
 }
