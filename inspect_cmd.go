@@ -256,6 +256,9 @@ func (o *inspectOptions) capture(opts inspect.Options, out *inspectOutput, in io
 		fmt.Fprintf(stderr, "wspoll: TCP connections in the capture: %d WebSocket; not shown: %d TLS, which cannot be read, and %d other\n",
 			stats.WebSocket, stats.TLS, other-stats.TLS)
 	}
+	if stats.Reused > 0 {
+		fmt.Fprintf(stderr, "wspoll: not shown: %d connections with the ports of one before that was reset, or whose end is not in the capture\n", stats.Reused)
+	}
 	if stats.Short > 0 {
 		fmt.Fprintf(stderr, "wspoll: %d of %d packets are not whole in the capture; tcpdump -s 0 takes all of them\n", stats.Short, stats.Packets)
 	}

@@ -43,6 +43,7 @@ type Stats struct {
 	WebSocket   int // of these, how many were shown
 	TLS         int // were encrypted
 	Short       int // packets that the capture does not have whole
+	Reused      int // connections that are not told from one before, which had the same ports and was reset or has no end here
 }
 
 // ReadCapture reads a pcap or pcapng file, and explains each WebSocket connection in it. show is called with records of
@@ -149,6 +150,7 @@ type stream struct {
 	first   string  // address and port that the first packet came from
 	second  string  // and went to
 	begun   [2]bool // the SYN of a direction was seen
+	isn     uint32  // the sequence number of the SYN that opened it
 	held    []Record
 	shown   bool
 	over    bool // it is something else, and not explained any more
@@ -200,9 +202,14 @@ func half(d reassembly.TCPFlowDirection) int {
 
 // Accept takes every packet, also of connections whose beginning is missing.
 func (s *stream) Accept(tcp *layers.TCP, _ gopacket.CaptureInfo, d reassembly.TCPFlowDirection, _ reassembly.Sequence, start *bool, _ reassembly.AssemblerContext) bool {
-	if tcp.SYN {
-		s.begun[half(d)] = true
+	h := half(d)
+	if tcp.SYN && !tcp.ACK {
+		if s.begun[h] && s.isn != tcp.Seq { // and not the same SYN once more
+			s.t.stats.Reused++
+		}
+		s.isn = tcp.Seq
 	}
+	s.begun[h] = s.begun[h] || tcp.SYN
 	*start = true
 	return true
 }

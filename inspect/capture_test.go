@@ -396,6 +396,33 @@ func TestWhatIsNoWebSocketTakesNoMemory(t *testing.T) {
 	}
 }
 
+func TestPortsThatAreUsedAgain(t *testing.T) {
+	// Behind a FIN of both sides it is another connection. Behind a RST it cannot be told from the one before, which is said.
+	for name, tt := range map[string]struct {
+		end  func(c *recorded)
+		want Stats
+	}{
+		"FIN": {(*recorded).close, Stats{Connections: 3, WebSocket: 3}},
+		"RST": {func(c *recorded) { c.packet(Client, layers.TCP{RST: true}, nil) }, Stats{Connections: 1, WebSocket: 1, Reused: 2}},
+	} {
+		var file bytes.Buffer
+		r := newPcap(t, &file, layers.LinkTypeEthernet)
+		for i := range uint32(3) {
+			c := &recorded{r: r, port: [2]uint16{40000, 80}, seq: [2]uint32{1000 + i<<20, 5000 + i<<20}}
+			c.packet(Client, layers.TCP{SYN: true}, nil)
+			c.seq[Client]--
+			c.packet(Client, layers.TCP{SYN: true}, nil) // once more
+			c.packet(Server, layers.TCP{SYN: true, ACK: true}, nil)
+			c.conversation()
+			tt.end(c)
+		}
+		_, _, stats := readCapture(t, file.Bytes(), Options{}, 0)
+		if stats.Packets = 0; stats != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, stats, tt.want)
+		}
+	}
+}
+
 func FuzzCapture(f *testing.F) {
 	var file bytes.Buffer
 	c := newPcap(f, &file, layers.LinkTypeRaw).open(40000, 80)
