@@ -32,6 +32,7 @@ func Merge(all []*Result) *Result {
 		m.Unsent += r.Unsent
 		m.Interrupted = m.Interrupted || r.Interrupted
 		m.Seconds = max(m.Seconds, r.Seconds)
+		m.OpeningSeconds = max(m.OpeningSeconds, r.OpeningSeconds)
 		m.SlipSeconds = max(m.SlipSeconds, r.SlipSeconds)
 		m.Connect.Merge(&r.Connect)
 		m.Upgrade.Merge(&r.Upgrade)

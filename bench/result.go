@@ -21,6 +21,8 @@ type Result struct {
 	Seconds     float64   `json:"seconds"` // measuring time; the opening of the connections is not in it
 	Interrupted bool      `json:"interrupted,omitempty"`
 
+	OpeningSeconds float64 `json:"opening_seconds,omitempty"` // connect with --ramp: the part of Seconds in which they were opened
+
 	URLs        []string `json:"urls"`
 	Loop        string   `json:"loop"` // closed: each reply triggers the next message; open: sent on schedule; empty: neither
 	Connections int      `json:"connections"`

@@ -178,6 +178,9 @@ func (r *run) measure(ctx context.Context, open <-chan struct{}) {
 			return
 		case <-open:
 			open = nil
+			if r.Scenario == "connect" && !r.cycle {
+				r.res.OpeningSeconds = time.Since(r.start).Seconds()
+			}
 			if r.Duration > 0 || r.Messages == 0 {
 				end = time.After(r.Duration)
 			}

@@ -284,3 +284,15 @@ func TestMessagesWithoutAReplyAtTheEndAreSaidToBeMissingInTheLatencies(t *testin
 		t.Errorf("%d in flight, %q", r.InFlight, notes)
 	}
 }
+
+func TestTheTimeForWhichConnectionsAreHeldIsNotThatOfTheirOpening(t *testing.T) {
+	_, url := honest(t)
+	r := measured(t, Options{Scenario: "connect", Duration: time.Second, Config: Config{Targets: targets(t, url), Connections: 100, Ramp: 500}})
+	rate := r.rate()
+	if r.Opened != 100 || r.OpeningSeconds < 0.15 || r.OpeningSeconds > r.Seconds-0.9 || rate != float64(r.Opened)/r.OpeningSeconds {
+		t.Errorf("%d opened in %g of %g s, %g/s", r.Opened, r.OpeningSeconds, r.Seconds, rate)
+	}
+	if f := r.figures(); f.OpenedRate != rate || !strings.Contains(textOf(t, r), rateText(rate)) {
+		t.Errorf("%g/s and %g/s", f.OpenedRate, rate)
+	}
+}

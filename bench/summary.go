@@ -67,11 +67,20 @@ func (r *Result) perSecond(n uint64) float64 {
 	return float64(n) / r.Seconds
 }
 
+// openedPerSecond is how fast connections were opened; the time for which they
+// were only held does not count.
+func (r *Result) openedPerSecond() float64 {
+	if r.OpeningSeconds > 0 {
+		return float64(r.Opened) / r.OpeningSeconds
+	}
+	return r.perSecond(r.Opened)
+}
+
 // rate is what the scenario is about: replies per second, or connections
 // opened per second for the scenario connect.
 func (r *Result) rate() float64 {
 	if r.Scenario == "connect" {
-		return r.perSecond(r.Opened)
+		return r.openedPerSecond()
 	}
 	return r.perSecond(r.Messages)
 }
@@ -117,7 +126,7 @@ func (r *Result) facts() (f []fact) {
 	}
 	opened := count(r.Opened) + " opened"
 	if r.Scenario == "connect" {
-		opened += ", " + rateText(r.perSecond(r.Opened)) + "; " + count(r.Connections) + " at once"
+		opened += ", " + rateText(r.openedPerSecond()) + "; " + count(r.Connections) + " at once"
 	} else {
 		opened += " of " + count(r.Connections-r.Stalled)
 	}
