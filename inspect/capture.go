@@ -151,6 +151,7 @@ type stream struct {
 	second  string  // and went to
 	begun   [2]bool // the SYN of a direction was seen
 	isn     uint32  // the sequence number of the SYN that opened it
+	gapped  bool    // bytes are missing, which may have been the handshake
 	held    []Record
 	shown   bool
 	over    bool // it is something else, and not explained any more
@@ -236,6 +237,7 @@ func (s *stream) ReassembledSG(sg reassembly.ScatterGather, ac reassembly.Assemb
 		s.give(s.e.Gap(dir, s.when, -1))
 	}
 	if skip > 0 {
+		s.gapped = true
 		s.give(s.e.Gap(dir, s.when, int64(skip)))
 	}
 	s.tls = s.tls || b[0] == 0x16 && len(b) > 1 && b[1] == 3
@@ -275,10 +277,10 @@ func GuessDir(b []byte) (dir Dir, sure bool) {
 	return Server, true
 }
 
-// isWebSocket reports whether it is known that this is one. A connection whose beginning is there begins with a handshake
+// isWebSocket reports whether it is known that this is one. A connection of which all is there begins with a handshake
 // (§4): bytes of something else that read like a frame by chance are none.
 func (s *stream) isWebSocket() bool {
-	if s.c.Midway {
+	if s.c.Midway || s.gapped {
 		return s.e.WebSocket()
 	}
 	return s.e.shaken()
@@ -291,7 +293,7 @@ func (s *stream) give(records []Record) {
 	}
 	if !s.shown && !s.isWebSocket() {
 		switch {
-		case s.e.foreign && !s.c.Midway:
+		case s.e.foreign && !s.c.Midway && !s.gapped:
 			s.over, s.held = true, nil
 		case len(s.held)+len(records) > mostHeld:
 			s.held = nil // the newest are nearest to a handshake

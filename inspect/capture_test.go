@@ -396,6 +396,19 @@ func TestWhatIsNoWebSocketTakesNoMemory(t *testing.T) {
 	}
 }
 
+func TestAConnectionWhoseHandshakeIsMissingIsShown(t *testing.T) {
+	var file bytes.Buffer
+	r := newPcap(t, &file, layers.LinkTypeEthernet)
+	r.drop = func(n int) bool { return n == 4 || n == 5 } // behind SYN, SYN ACK, ACK
+	c := r.open(40000, 80)
+	c.conversation()
+	c.close()
+	all, _, stats := readCapture(t, file.Bytes(), Options{}, 0)
+	if stats.WebSocket != 1 || len(all) != 1 || !slices.Equal(all[1].texts(Client), []string{"Hello"}) {
+		t.Errorf("%+v, %d shown", stats, len(all))
+	}
+}
+
 func TestPortsThatAreUsedAgain(t *testing.T) {
 	// Behind a FIN of both sides it is another connection. Behind a RST it cannot be told from the one before, which is said.
 	for name, tt := range map[string]struct {
