@@ -136,6 +136,16 @@ func harmless(s string) string {
 	return b.String()
 }
 
+// jsonControls escapes the control characters that encoding/json leaves as they
+// are, DEL and U+0080 to U+009F: a terminal may be steered by them, too.
+var jsonControls = func() *strings.Replacer {
+	pairs := []string{"\x7f", `\u007f`}
+	for c := rune(0x80); c <= 0x9f; c++ {
+		pairs = append(pairs, string(c), fmt.Sprintf(`\u%04x`, c))
+	}
+	return strings.NewReplacer(pairs...)
+}()
+
 // flagError says what is wrong with a flag in words for people.
 func flagError(cmd *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {

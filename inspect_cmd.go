@@ -194,7 +194,7 @@ func (p *inspectOutput) of(c *inspect.Connection, records []inspect.Record) erro
 
 func (p *inspectOutput) json(v any) error {
 	b, err := json.Marshal(v)
-	p.w.Write(append(b, '\n'))
+	jsonControls.WriteString(p.w, string(b)+"\n")
 	return err
 }
 
