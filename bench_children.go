@@ -56,7 +56,7 @@ func runProcesses(ctx context.Context, o *benchOptions, scenario string, urls []
 		return nil, errors.Join(errs[0])
 	}
 	merged := bench.Merge(good)
-	merged.Command = append([]string{"wspoll"}, os.Args[1:]...)
+	merged.Command = commandShown(os.Args[1:])
 	for i, err := range errs {
 		if err != nil {
 			merged.AddFailed(share(o.connections, i, o.processes), err)

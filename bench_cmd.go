@@ -294,7 +294,7 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 	if _, err := raiseFileLimit(); err != nil {
 		return failed(err)
 	}
-	b.Command = append([]string{"wspoll"}, os.Args[1:]...)
+	b.Command = commandShown(os.Args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -311,6 +311,32 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 		return err
 	}
 	return o.report(res, limits, stdout)
+}
+
+// commandShown is the command as reports repeat it. They are passed around, so what
+// a header proves who we are with is left out.
+func commandShown(args []string) []string {
+	out := []string{"wspoll"}
+	for _, a := range args {
+		head, line := "", a
+		for _, flag := range []string{"--header=", "-H="} {
+			if rest, ok := strings.CutPrefix(a, flag); ok {
+				head, line = flag, rest
+			}
+		}
+		if rest, ok := strings.CutPrefix(a, "-H"); ok && head == "" {
+			head, line = "-H", rest
+		}
+		name, _, ok := strings.Cut(line, ":")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "authorization", "proxy-authorization", "cookie":
+			if ok {
+				a = head + name + ": (not shown)"
+			}
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // report writes the result wherever it was asked for and checks the thresholds. A

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -416,6 +417,20 @@ func TestAnIdleConnectionCostsTheClientAtMost500Bytes(t *testing.T) {
 		t.Errorf("%+v, %+v", res.Client, *res.Server)
 	}
 	p.stop()
+}
+
+func TestAReportDoesNotGiveCredentialsAway(t *testing.T) {
+	args := []string{
+		"bench", "echo", "-H", "Authorization: Bearer s3cret", "-HCookie: a=s3cret", "--header=Proxy-Authorization:s3cret", "-H=cookie: s3cret",
+		"-H", "X-A: Authorization: b", "ws://h/authorization:x", "-H",
+	}
+	want := []string{
+		"wspoll", "bench", "echo", "-H", "Authorization: (not shown)", "-HCookie: (not shown)", "--header=Proxy-Authorization: (not shown)", "-H=cookie: (not shown)",
+		"-H", "X-A: Authorization: b", "ws://h/authorization:x", "-H",
+	}
+	if got := commandShown(args); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestSizesReadWhatPeopleWrite(t *testing.T) {
