@@ -320,6 +320,7 @@ let token = "";
 let mirrored = null; // a promise of the token
 let socket = null; // the connection to look at
 let number = 0;
+let opening = null; // a promise, while one is being opened
 let beating = false;
 let lastTotals = { client: 0, server: 0 };
 
@@ -413,8 +414,15 @@ $("jump").addEventListener("click", () => {
   cards[cards.length - 1]?.querySelector("summary").focus({ preventScroll: true });
 });
 
-// open opens a new connection to look at, and closes the one before.
-async function open(compress) {
+// open opens a new connection to look at, and closes the one before. Two clicks open one after the other: else the first
+// would be closed by nobody.
+function open(compress) {
+  const mine = (opening ?? Promise.resolve()).then(() => openOne(compress)).finally(() => { if (opening === mine) opening = null; });
+  opening = mine;
+  return mine;
+}
+
+async function openOne(compress) {
   $("trouble").textContent = "";
   state("opening", "opening");
   let t;
@@ -446,6 +454,7 @@ async function open(compress) {
 
 // ready opens a connection if there is none, and reports whether there is one.
 async function ready() {
+  if (opening) await opening;
   if (!socket || socket.readyState > WebSocket.OPEN) await open();
   else if (socket.readyState === WebSocket.CONNECTING) await new Promise((resolve) => { socket.addEventListener("open", resolve); socket.addEventListener("close", resolve); });
   return socket?.readyState === WebSocket.OPEN;
