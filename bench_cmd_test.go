@@ -282,7 +282,7 @@ func TestAProcessThatFailsIsNoted(t *testing.T) {
 	if notes := strings.Join(res.Notes, "\n"); !strings.Contains(notes, "a process of the client failed: no connection could be opened: upgrade refused, status 503") {
 		t.Errorf("%q", notes)
 	}
-	if talk := strings.Join(p.stderr.all(), "\n"); !strings.Contains(talk, "threshold missed: errors = 2.00") {
+	if talk := strings.Join(p.stderr.all(), "\n"); !strings.Contains(talk, "threshold missed: errors = 2, wanted == 0") {
 		t.Errorf("its connections are no errors: %s", talk)
 	}
 }
