@@ -30,6 +30,11 @@ func runProcesses(ctx context.Context, o *benchOptions, scenario string, urls []
 	if o.connections < o.processes {
 		return nil, fmt.Errorf("--processes %d: more than the %d connections", o.processes, o.connections)
 	}
+	for i := range o.processes {
+		if c, s := share(o.connections, i, o.processes), share(o.stalled, i, o.processes); s >= c {
+			return nil, fmt.Errorf("--stalled %d: must leave each of the %d processes a connection that reads", o.stalled, o.processes)
+		}
+	}
 	results := make([]*bench.Result, o.processes)
 	errs := make([]error, o.processes)
 	var wg sync.WaitGroup
@@ -51,10 +56,10 @@ func runProcesses(ctx context.Context, o *benchOptions, scenario string, urls []
 		return nil, errors.Join(errs[0])
 	}
 	merged := bench.Merge(good)
-	merged.Command = append([]string{"wspoll"}, os.Args[1:]...)
-	for _, err := range errs {
+	merged.Command = commandShown(os.Args[1:])
+	for i, err := range errs {
 		if err != nil {
-			merged.Notes = append(merged.Notes, "a process of the client failed: "+err.Error())
+			merged.AddFailed(share(o.connections, i, o.processes), err)
 		}
 	}
 	return merged, nil
@@ -66,6 +71,9 @@ func childArgs(o *benchOptions, scenario string, urls []string, flags *pflag.Fla
 	own := map[string]string{
 		"processes": "1", "json": "-", "quiet": "true",
 		"connections": strconv.Itoa(share(o.connections, i, o.processes)),
+	}
+	if o.stalled > 0 {
+		own["stalled"] = strconv.Itoa(share(o.stalled, i, o.processes))
 	}
 	for name, value := range map[string]float64{"rate": o.rate, "ramp": o.ramp} {
 		if value > 0 {

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/textproto"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +21,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // benchOptions are the flags that the scenarios of bench share.
@@ -168,6 +173,10 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 		return b, fmt.Errorf("--rate %g: must be from 0 to ten million messages per second", o.rate)
 	case o.publish && (o.rate == 0 || o.processes > 1):
 		return b, errors.New("--publish needs a --rate, and one process")
+	case o.publish && o.payload != "":
+		return b, errors.New("--payload: a message that is published begins with its stamp; say its --size")
+	case o.publish && strings.Contains(o.size, "-"):
+		return b, fmt.Errorf("--size %s: with --publish all messages have one size", o.size)
 	case o.stalled < 0 || o.stalled >= o.connections:
 		return b, fmt.Errorf("--stalled %d: must be fewer than --connections, %d", o.stalled, o.connections)
 	case !(o.ramp >= 0 && o.ramp <= 1e6):
@@ -211,6 +220,16 @@ func (o *benchOptions) options(scenario string, urls []string) (bench.Options, e
 	if len(o.local) > 0 {
 		if b.Local, err = bench.ParseLocal(strings.Join(o.local, ",")); err != nil {
 			return b, fmt.Errorf("--local-addr: %w", err)
+		}
+		for _, a := range b.Local {
+			// Later the kernel would say the same as when ports have run out.
+			probe, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP})
+			if errors.Is(err, unix.EADDRNOTAVAIL) {
+				return b, fmt.Errorf("--local-addr %s: this machine has no such address", a.IP)
+			}
+			if err == nil {
+				probe.Close()
+			}
 		}
 	}
 	b.Header, err = parseHeaders(o.headers)
@@ -266,11 +285,16 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 		}
 		limits = append(limits, l)
 	}
+	for _, path := range []string{o.json, o.hdr, o.html} {
+		if err := writable(path); err != nil {
+			return failed(err)
+		}
+	}
 	spareProcessor(1)
 	if _, err := raiseFileLimit(); err != nil {
 		return failed(err)
 	}
-	b.Command = append([]string{"wspoll"}, os.Args[1:]...)
+	b.Command = commandShown(os.Args[1:])
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -286,11 +310,39 @@ func (o *benchOptions) run(scenario string, urls []string, flags *pflag.FlagSet,
 	if err != nil {
 		return err
 	}
-	return o.report(res, limits, stdout, stderr)
+	return o.report(res, limits, stdout)
 }
 
-// report writes the result wherever it was asked for and checks the thresholds.
-func (o *benchOptions) report(res *bench.Result, limits []bench.Threshold, stdout, stderr io.Writer) error {
+// commandShown is the command as reports repeat it. They are passed around, so what
+// a header proves who we are with is left out.
+func commandShown(args []string) []string {
+	out := []string{"wspoll"}
+	for _, a := range args {
+		head, line := "", a
+		for _, flag := range []string{"--header=", "-H="} {
+			if rest, ok := strings.CutPrefix(a, flag); ok {
+				head, line = flag, rest
+			}
+		}
+		if rest, ok := strings.CutPrefix(a, "-H"); ok && head == "" {
+			head, line = "-H", rest
+		}
+		name, _, ok := strings.Cut(line, ":")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "authorization", "proxy-authorization", "cookie":
+			if ok {
+				a = head + name + ": (not shown)"
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// report writes the result wherever it was asked for and checks the thresholds. A
+// file that cannot be written is no reason to lose the rest.
+func (o *benchOptions) report(res *bench.Result, limits []bench.Threshold, stdout io.Writer) error {
+	var errs []error
 	for _, f := range []struct {
 		path string
 		r    bench.Reporter
@@ -298,19 +350,13 @@ func (o *benchOptions) report(res *bench.Result, limits []bench.Threshold, stdou
 		switch f.path {
 		case "":
 		case "-":
-			if err := f.r(stdout); err != nil {
-				return failed(err)
-			}
+			errs = append(errs, f.r(stdout))
 		default:
-			if err := writeFile(f.path, f.r); err != nil {
-				return failed(err)
-			}
+			errs = append(errs, writeFile(f.path, f.r))
 		}
 	}
 	if o.json != "-" && o.hdr != "-" && o.html != "-" {
-		if err := res.Text()(stdout); err != nil {
-			return failed(err)
-		}
+		errs = append(errs, res.Text()(stdout))
 	}
 	var missed []string
 	for _, l := range limits {
@@ -319,7 +365,27 @@ func (o *benchOptions) report(res *bench.Result, limits []bench.Threshold, stdou
 		}
 	}
 	if len(missed) > 0 {
-		return failed(fmt.Errorf("threshold missed: %s", strings.Join(missed, "; ")))
+		errs = append(errs, fmt.Errorf("threshold missed: %s", strings.Join(missed, "; ")))
+	}
+	return failed(errors.Join(errs...))
+}
+
+// writable looks before a run of perhaps an hour whether there can be a file for
+// its result. It opens nothing: a reader at the other end of a FIFO would take that
+// for all there is.
+func writable(path string) error {
+	if path == "" || path == "-" {
+		return nil
+	}
+	at := path
+	switch st, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		at = filepath.Dir(path)
+	case err == nil && st.IsDir():
+		return &fs.PathError{Op: "write", Path: path, Err: unix.EISDIR}
+	}
+	if err := unix.Access(at, unix.W_OK); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
 	}
 	return nil
 }
@@ -355,11 +421,24 @@ func (p *progress) show(s bench.Sample) {
 		line += fmt.Sprintf("  server CPU %.0f %%", 100*s.ServerCPU)
 	}
 	if p.terminal {
-		fmt.Fprintf(p.w, "\r\x1b[K%s", line)
+		fmt.Fprintf(p.w, "\r\x1b[K%s", fitting(p.w, line))
 	} else {
 		fmt.Fprintln(p.w, line)
 	}
 	p.shown = true
+}
+
+// fitting is line without what has no room in a row of the terminal: a longer one
+// could not be written over.
+func fitting(terminal io.Writer, line string) string {
+	f, ok := terminal.(*os.File)
+	if !ok {
+		return line
+	}
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+		line = line[:min(len(line), width-1)]
+	}
+	return line
 }
 
 func (p *progress) end() {

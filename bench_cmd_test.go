@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"wspoll/server"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 )
 
 // echoing is our server in this process, and the URL of its echo.
@@ -105,6 +107,10 @@ func TestBenchAnswersBadInputWithOneLineAndExit2(t *testing.T) {
 		{"echo --processes 0 " + url, "--processes 0"},
 		{"echo --processes 9 -c 5 " + url, "more than the 5 connections"},
 		{"echo --processes 3 -n 2 " + url, "--messages 2"},
+		{"push --stalled 5 --processes 3 -c 6 " + url, "--stalled 5: must leave each of the 3 processes"},
+		{"push --publish --payload bench_cmd_test.go " + url, "begins with its stamp"},
+		{"push --publish --size 16-32 " + url, "--size 16-32"},
+		{"echo --local-addr 127.0.0.1,192.0.2.77 " + url, "--local-addr 192.0.2.77: this machine has no such address"},
 		{"echo --size 0 " + strings.Replace(strings.TrimSuffix(url, "/echo"), "ws", "tcp", 1), "at least 1"},
 		{"echo " + refused, "refused"},
 		{"connect " + refused, "refused"},
@@ -162,8 +168,18 @@ func TestBenchSaysTheSameInEveryFormat(t *testing.T) {
 	if code, _, stderr := benchRun("diff", file("b.json"), file("a.html")); code != exitUsage || !strings.Contains(stderr, "not a result") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
-	if code, _, stderr := benchRun("echo", url, "-n", "5", "--json", file("no/such/dir.json")); code != exitFail || !strings.Contains(stderr, "no such file") {
-		t.Errorf("exit %d, %s", code, stderr)
+	before := srv.Stats().Upgraded
+	for path, want := range map[string]string{file("no/such/dir.json"): "no such file", t.TempDir(): "is a directory"} {
+		if code, _, stderr := benchRun("echo", url, "-n", "5", "--json", path); code != exitFail || !strings.Contains(stderr, want) {
+			t.Errorf("exit %d, %s", code, stderr)
+		}
+	}
+	if n := srv.Stats().Upgraded - before; n != 0 {
+		t.Errorf("%d connections were opened for a result that cannot be written", n)
+	}
+	// What cannot be written when the time is over does not take the rest with it.
+	if code, stdout, stderr := benchRun("echo", url, "-n", "5", "--json", "/dev/full", "--threshold", "errors==0"); code != exitFail || !strings.Contains(stdout, "5 messages") || !strings.Contains(stderr, "no space left") {
+		t.Errorf("exit %d\n%s\n%s", code, stdout, stderr)
 	}
 }
 
@@ -257,14 +273,46 @@ func TestAProcessThatFailsIsNoted(t *testing.T) {
 		srv.Upgrade(w, r)
 	}))
 	defer web.Close()
-	p := start(t, "bench", "echo", strings.Replace(web.URL, "http", "ws", 1), "-c", "6", "--processes", "3", "-n", "90", "--json", "-")
+	p := start(t, "bench", "echo", strings.Replace(web.URL, "http", "ws", 1), "-c", "6", "--processes", "3", "-n", "90", "--json", "-", "--threshold", "errors==0")
 	var res bench.Result
 	err = json.Unmarshal([]byte(strings.Join(p.stdout.all(), "\n")), &res)
-	if code := p.wait(); code != exitOK || err != nil || res.Messages != 60 || res.Opened != 4 || srv.Stats().MessagesIn != 60 {
+	if code := p.wait(); code != exitFail || err != nil || res.Messages != 60 || res.Opened != 4 || res.Connections != 6 || srv.Stats().MessagesIn != 60 {
 		t.Errorf("exit %d, %v, %+v", code, err, res)
 	}
 	if notes := strings.Join(res.Notes, "\n"); !strings.Contains(notes, "a process of the client failed: no connection could be opened: upgrade refused, status 503") {
 		t.Errorf("%q", notes)
+	}
+	if talk := strings.Join(p.stderr.all(), "\n"); !strings.Contains(talk, "threshold missed: errors = 2, wanted == 0") {
+		t.Errorf("its connections are no errors: %s", talk)
+	}
+}
+
+func TestProcessesShareThoseThatReadNothing(t *testing.T) {
+	_, url := echoing(t)
+	p := start(t, "bench", "push", url, "-c", "20", "--stalled", "8", "--processes", "4", "-d", "200ms", "--json", "-")
+	var res bench.Result
+	err := json.Unmarshal([]byte(strings.Join(p.stdout.all(), "\n")), &res)
+	if code := p.wait(); code != exitOK || err != nil || res.Stalled != 8 || res.Opened != 12 || res.Connections != 20 {
+		t.Errorf("exit %d, %v, %+v", code, err, res)
+	}
+}
+
+func TestProgressFitsIntoARowOfTheTerminal(t *testing.T) {
+	_, url := echoing(t)
+	p := newPty(t)
+	unix.IoctlSetWinsize(int(p.tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 40})
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := p.start(out, "bench", "echo", url, "-c", "2", "-d", "1500ms", "--rate", "100")
+	p.sees("open")
+	p.ends(cmd, exitOK)
+	for row := range strings.SplitSeq(string(p.seen), "\r") {
+		if row = strings.TrimPrefix(strings.TrimSpace(row), "\x1b[K"); len(row) >= 40 {
+			t.Errorf("%d columns of 40: %q", len(row), row)
+		}
 	}
 }
 
@@ -363,6 +411,20 @@ func TestAnIdleConnectionCostsTheClientAtMost500Bytes(t *testing.T) {
 		t.Errorf("%+v, %+v", res.Client, *res.Server)
 	}
 	p.stop()
+}
+
+func TestAReportDoesNotGiveCredentialsAway(t *testing.T) {
+	args := []string{
+		"bench", "echo", "-H", "Authorization: Bearer s3cret", "-HCookie: a=s3cret", "--header=Proxy-Authorization:s3cret", "-H=cookie: s3cret",
+		"-H", "X-A: Authorization: b", "ws://h/authorization:x", "-H",
+	}
+	want := []string{
+		"wspoll", "bench", "echo", "-H", "Authorization: (not shown)", "-HCookie: (not shown)", "--header=Proxy-Authorization: (not shown)", "-H=cookie: (not shown)",
+		"-H", "X-A: Authorization: b", "ws://h/authorization:x", "-H",
+	}
+	if got := commandShown(args); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func TestSizesReadWhatPeopleWrite(t *testing.T) {

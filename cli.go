@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,7 +72,7 @@ Without a command it serves, as "wspoll serve" does. ` + aboutFlags,
 	if bad, ok := errors.AsType[*badValue](err); ok {
 		bad.fromEnv = wasFromEnvironment(cmd.Flags(), bad.flag)
 	}
-	fmt.Fprintln(stderr, "wspoll: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	fmt.Fprintln(stderr, "wspoll: "+harmless(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")))
 	var f failure
 	if errors.As(err, &f) {
 		return exitFail
@@ -119,6 +120,31 @@ func shown(s string) string {
 	}
 	return s
 }
+
+// harmless is s with escapes for what could steer a terminal: an error may have
+// words of the other side in it, such as the names in its certificate.
+func harmless(s string) string {
+	var b strings.Builder
+	for _, c := range s {
+		if unicode.IsGraphic(c) {
+			b.WriteRune(c)
+			continue
+		}
+		quoted := strconv.QuoteRuneToGraphic(c)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
+
+// jsonControls escapes the control characters that encoding/json leaves as they
+// are, DEL and U+0080 to U+009F: a terminal may be steered by them, too.
+var jsonControls = func() *strings.Replacer {
+	pairs := []string{"\x7f", `\u007f`}
+	for c := rune(0x80); c <= 0x9f; c++ {
+		pairs = append(pairs, string(c), fmt.Sprintf(`\u%04x`, c))
+	}
+	return strings.NewReplacer(pairs...)
+}()
 
 // flagError says what is wrong with a flag in words for people.
 func flagError(cmd *cobra.Command, err error) error {

@@ -2,10 +2,19 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+	"unicode"
 
 	"wspoll/epoll"
 
@@ -259,4 +268,47 @@ func TestReadmeNamesTheFirstCommandsAndEveryFlag(t *testing.T) {
 			t.Errorf("README.md does not tell of --%s", f.Name)
 		}
 	})
+}
+
+func TestAnErrorWithWordsOfAnotherDoesNotSteerTheTerminal(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// crypto/x509 puts the names of a certificate into its error as they are.
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"a\x1b]0;title\x07\x1b[2Jb.example"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.(*tls.Conn).Handshake()
+			c.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for _, args := range [][]string{
+		{"connect", "wss://localhost:" + port + "/"},
+		{"bench", "connect", "-c", "1", "-d", "1s", "-q", "wss://localhost:" + port + "/"},
+		{"topics", "--server", "https://localhost:" + port},
+	} {
+		code, _, stderr := call(args...)
+		if oneLine(t, stderr); code == 0 || !strings.Contains(stderr, `a\x1b]0;title\a\x1b[2Jb.example`) ||
+			strings.ContainsFunc(strings.TrimSuffix(stderr, "\n"), unicode.IsControl) {
+			t.Errorf("%q: exit %d, %q", args, code, stderr)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"wspoll/handshake"
 )
@@ -361,6 +363,36 @@ func TestConnectInflatesWhatIsCompressed(t *testing.T) {
 	code, stdout, stderr := call("connect", url, "x", "--compress")
 	if code != 0 || stdout != "<- text Hello\n<- close 1000\n" || !strings.HasPrefix(stderr, "open: "+url+", permessage-deflate\n") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestJSONDoesNotSteerTheTerminal(t *testing.T) {
+	const text = "a\x1b[2J\x7f\u009b2J\u0080\u00a0é"
+	url := scripted(t, func(c net.Conn, answer string) {
+		c.Write(append([]byte(answer+"\r\n\x81"), append([]byte{byte(len(text))}, text...)...))
+		io.WriteString(c, "\x88\x02\x03\xe8")
+		io.Copy(io.Discard, c)
+	})
+	for _, args := range [][]string{
+		{"connect", url, "x", "--json"},
+		{"connect", url, "x", "--json", "--trace"},
+		{"inspect", "--json", "--hex", fmt.Sprintf("81%02x%x", len(text), text)},
+	} {
+		_, stdout, _ := call(args...)
+		if strings.ContainsFunc(stdout, func(c rune) bool { return c != '\n' && unicode.IsControl(c) }) {
+			t.Errorf("%q: %q", args, stdout)
+		}
+		found := false
+		for line := range strings.Lines(stdout) {
+			var v any
+			if err := json.Unmarshal([]byte(line), &v); err != nil {
+				t.Errorf("%q: %v: %s", args, err, line)
+			}
+			found = found || strings.Contains(fmt.Sprintf("%v", v), text)
+		}
+		if !found {
+			t.Errorf("%q: the text is not in it: %q", args, stdout)
+		}
 	}
 }
 

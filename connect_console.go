@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -18,10 +20,14 @@ type console struct {
 	editor *term.Terminal
 	resize chan os.Signal
 	rest   []byte // of a line that was not read yet
+	cut    bool   // what is being typed is longer than maxTyped; of the goroutine that reads
 
 	mu     sync.Mutex
 	closed bool
 }
+
+// maxTyped is how many characters of a line the editor takes. It drops the rest without a word.
+const maxTyped = 4096
 
 // openConsole switches the terminal to single keys. It returns nil if there is none to write to.
 func openConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
@@ -42,6 +48,10 @@ func openConsole(stdin io.Reader, stdout, stderr io.Writer) *console {
 		io.Reader
 		io.Writer
 	}{in, out}, "> ")
+	k.editor.AutoCompleteCallback = func(line string, _ int, key rune) (string, int, bool) {
+		k.cut = k.cut && line != "" || key >= ' ' && utf8.ValidRune(key) && utf8.RuneCountInString(line) >= maxTyped
+		return "", 0, false
+	}
 	signal.Notify(k.resize, syscall.SIGWINCH)
 	k.resize <- syscall.SIGWINCH
 	go func() {
@@ -67,14 +77,19 @@ func (k *console) Write(b []byte) (int, error) {
 	return k.editor.Write(b)
 }
 
-// Read gives what was typed, whole lines. At Ctrl-C and Ctrl-D it is io.EOF, and the terminal is what it was before, so
+// Read gives what was typed, whole lines; one that the editor has cut is told and not given. At Ctrl-C and Ctrl-D it is io.EOF, and the terminal is what it was before, so
 // that a further Ctrl-C is a signal.
 func (k *console) Read(b []byte) (int, error) {
-	if len(k.rest) == 0 {
+	for len(k.rest) == 0 {
 		line, err := k.editor.ReadLine()
 		if err != nil {
 			k.close()
 			return 0, err
+		}
+		if k.cut {
+			k.cut = false
+			fmt.Fprintf(k, "not sent: a line that is typed has at most %d characters; a longer message comes from a pipe\n", maxTyped)
+			continue
 		}
 		k.rest = []byte(line + "\n")
 	}

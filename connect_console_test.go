@@ -227,3 +227,29 @@ func TestATerminalHasNoColourIfNobodyWantsIt(t *testing.T) {
 	}
 	p.ends(cmd, 0)
 }
+
+func TestALineThatTheEditorCutsIsNotSent(t *testing.T) {
+	p := newPty(t)
+	cmd := p.start(nil, "connect", echoURL(t))
+	p.sees("> ")
+	typed := func(n int) {
+		for part := strings.Repeat("x", 255) + "y"; n > 0; n -= len(part) {
+			p.types(part)
+			p.sees("y") // what is echoed has to be read
+		}
+	}
+	typed(maxTyped)
+	p.types("\r")
+	p.sees("text " + strings.Repeat("x", 255)) // the longest
+	typed(maxTyped)
+	p.types("zz\r")
+	p.sees("not sent: a line that is typed has at most 4096 characters")
+	p.types("after that\r")
+	p.sees("> ")
+	p.sees("\x1b[36m<-\x1b[0m text after that\r\n")
+	typed(maxTyped)
+	p.types("z\x15a new one\r") // Ctrl-U takes the line away
+	p.sees("text a new one")
+	p.types("\x04")
+	p.ends(cmd, 0)
+}

@@ -129,7 +129,7 @@ func (p *connectPrinter) event(e connectEvent) {
 	if p.err == nil && err != nil {
 		p.err = err
 	}
-	p.write(string(b) + "\n")
+	p.write(jsonControls.Replace(string(b)) + "\n")
 }
 
 // talk says something on stderr.

@@ -249,7 +249,7 @@ func (o *frameOptions) run(flags *pflag.FlagSet, stdout io.Writer) error {
 	case o.raw:
 		_, err = stdout.Write(bytes.Join(frames, nil))
 	case o.explain:
-		text := inspect.Text{Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == ""}
+		text := inspect.Text{Color: wantsColor(stdout)}
 		all := bytes.Join(frames, nil)
 		client, server := all, []byte(nil)
 		if o.mask == "" {

@@ -92,6 +92,8 @@ func (o *inspectOptions) check(args []string) (inspect.Options, error) {
 		return opts, errors.New("--client - and --server -: only one of them can be stdin")
 	case !two && len(args) == 0:
 		return opts, errors.New("inspect needs a FILE, - for stdin, or hexadecimal digits behind --hex; see wspoll inspect --help")
+	case !two && !o.hex && isDigits(args):
+		return opts, fmt.Errorf("%s is no file; hexadecimal digits are taken with --hex", shown(args[0]))
 	case len(args) > 1 && !o.hex:
 		return opts, fmt.Errorf("%q is one file too many; both sides of a connection are given with --client and --server", args[1])
 	case o.port < 0 || o.port > 65535:
@@ -111,6 +113,18 @@ func (o *inspectOptions) check(args []string) (inspect.Options, error) {
 	return opts, nil
 }
 
+// isDigits reports whether the arguments are hexadecimal digits and no file.
+func isDigits(args []string) bool {
+	if _, err := os.Stat(args[0]); err == nil {
+		return false
+	}
+	b, err := inspect.ReadHex(strings.Join(args, " "))
+	return err == nil && len(b) > 1
+}
+
+// errNothing is the end of an input that had nothing.
+var errNothing = errors.New("there are no bytes to explain: the input is empty")
+
 func (o *inspectOptions) run(args []string, stdout, stderr io.Writer) error {
 	opts, err := o.check(args)
 	if err != nil {
@@ -119,7 +133,7 @@ func (o *inspectOptions) run(args []string, stdout, stderr io.Writer) error {
 	w := bufio.NewWriter(stdout)
 	out := &inspectOutput{o: o, w: w, text: inspect.Text{
 		W: w, Brief: o.brief, Reads: o.reads,
-		Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		Color: wantsColor(stdout),
 	}}
 	switch {
 	case o.client != "" || o.server != "":
@@ -180,7 +194,7 @@ func (p *inspectOutput) of(c *inspect.Connection, records []inspect.Record) erro
 
 func (p *inspectOutput) json(v any) error {
 	b, err := json.Marshal(v)
-	p.w.Write(append(b, '\n'))
+	jsonControls.WriteString(p.w, string(b)+"\n")
 	return err
 }
 
@@ -242,6 +256,9 @@ func (o *inspectOptions) capture(opts inspect.Options, out *inspectOutput, in io
 		fmt.Fprintf(stderr, "wspoll: TCP connections in the capture: %d WebSocket; not shown: %d TLS, which cannot be read, and %d other\n",
 			stats.WebSocket, stats.TLS, other-stats.TLS)
 	}
+	if stats.Reused > 0 {
+		fmt.Fprintf(stderr, "wspoll: not shown: %d connections with the ports of one before that was reset, or whose end is not in the capture\n", stats.Reused)
+	}
 	if stats.Short > 0 {
 		fmt.Fprintf(stderr, "wspoll: %d of %d packets are not whole in the capture; tcpdump -s 0 takes all of them\n", stats.Short, stats.Packets)
 	}
@@ -296,6 +313,9 @@ func (o *inspectOptions) both(opts inspect.Options, out *inspectOutput) error {
 	if err != nil {
 		return err
 	}
+	if len(client)+len(server) == 0 {
+		return errNothing
+	}
 	e := inspect.New(opts)
 	n := inspect.RequestSize(client)
 	for _, part := range []struct {
@@ -317,10 +337,11 @@ func (o *inspectOptions) stream(opts inspect.Options, out *inspectOutput, in io.
 		dir = inspect.Server
 	}
 	buf := make([]byte, 64<<10)
-	n := 0
+	n, some := 0, false
 	for {
 		k, err := in.Read(buf[n:])
 		n += k
+		some = some || k > 0
 		if !known {
 			dir, known = inspect.GuessDir(buf[:n])
 		}
@@ -329,6 +350,9 @@ func (o *inspectOptions) stream(opts inspect.Options, out *inspectOutput, in io.
 				return err
 			}
 			n = 0
+		}
+		if errors.Is(err, io.EOF) && !some {
+			return errNothing
 		}
 		if errors.Is(err, io.EOF) {
 			return out.records(e.Finish())

@@ -107,6 +107,18 @@ func TestInspectPrintsTheWholeExplanation(t *testing.T) {
 	}
 }
 
+func TestABadRequestComesBeforeItsAnswerAllTheSame(t *testing.T) {
+	bad := strings.Replace(exampleRequest, "Host:", "X-Host:", 1)
+	_, stdout, _ := call("inspect", "--brief", "--client", write(t, "c", bad+maskedHello), "--server", write(t, "s", exampleAnswer+unmaskedHello))
+	request, answer := strings.Index(stdout, "-> GET"), strings.Index(stdout, "<- HTTP/1.1 101")
+	if request < 0 || answer < request || strings.Index(stdout, "-> text") < answer || !strings.Contains(stdout, "the Host header is missing") {
+		t.Errorf("stdout\n%s", stdout)
+	}
+	if strings.Contains(stdout, "the request is not in sight") {
+		t.Error("the request is in sight")
+	}
+}
+
 func TestInspectPrintsJSONLines(t *testing.T) {
 	code, stdout, stderr := call("inspect", "--json", "--reads", "--hex", "8185", "37fa213d", "7f9f4d5158", "8301", "00")
 	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
@@ -227,6 +239,9 @@ func TestInspectSaysWhatIsWrongWithTheCall(t *testing.T) {
 		{[]string{"--connection", "-1", raw}, exitUsage, "--connection -1: must be 0 or more"},
 		{[]string{"--excerpt", "2GiB", raw}, exitUsage, "--excerpt 2GiB: must be at most 1GiB"},
 		{[]string{"--extensions", "permessage-deflate; x", raw}, exitUsage, `--extensions "permessage-deflate; x": must be as a server answers it: permessage-deflate in the answer: the parameter "x" is unknown (RFC 7692 §7.1)`},
+		{[]string{"8185", "37fa213d"}, exitUsage, "8185 is no file; hexadecimal digits are taken with --hex"},
+		{[]string{os.DevNull}, exitFail, "there are no bytes to explain: the input is empty"},
+		{[]string{"--hex", "--client", os.DevNull, "--server", os.DevNull}, exitFail, "there are no bytes to explain: the input is empty"},
 		{[]string{"/nowhere/at/all"}, exitFail, "open /nowhere/at/all: no such file or directory"},
 		{[]string{"--hex", "zz"}, exitFail, `zz is neither a file nor hexadecimal digits: line 1: "zz" is not hexadecimal digits`},
 		{[]string{"--from", "client", captured(t)}, exitFail, "--from is for the bytes of one side, and this is a capture; --raw takes it as bytes"},

@@ -152,7 +152,7 @@ func New(cfg Config) (*Client, error) {
 		c.rules.RSV1 = true
 	}
 	if cfg.Subscribe {
-		c.fan = &fanOut{joins: map[epoll.Slot]*frame.Joiner{}}
+		c.fan = &fanOut{parts: map[epoll.Slot]*part{}}
 	}
 	c.framed, c.bare = templates(&cfg, false), templates(&cfg, true)
 	c.numbered = c.framed[0].seq && cfg.SizeMin >= seqSize
@@ -553,6 +553,9 @@ func (c *Client) Closed(s epoll.Slot, cause epoll.Cause, errno unix.Errno) {
 	}
 	if c.squeeze != nil {
 		c.squeeze.forget(s)
+	}
+	if c.fan != nil {
+		delete(c.fan.parts, s)
 	}
 	if c.many && k.phase >= phaseOpen {
 		*c.rings.At(s) = ring{}

@@ -23,7 +23,7 @@ func diffRows() []diffRow {
 			if r.Scenario != "connect" {
 				return 0
 			}
-			return r.perSecond(r.Opened)
+			return r.openedPerSecond()
 		}, rateText},
 		{"sent", func(r *Result) float64 { return r.perSecond(r.Sent) }, rateText},
 		{"came back", func(r *Result) float64 { return r.perSecond(r.Messages) }, rateText},

@@ -324,10 +324,17 @@ func (c *Client) data(s epoll.Slot, k *conn, p *frame.Piece) {
 	}
 }
 
+// maxOwed is how many bytes may wait to be sent on a connection before pings go
+// unanswered.
+const maxOwed = 1 << 20
+
 // control answers a ping and takes a Close for the end.
 func (c *Client) control(s epoll.Slot, p *frame.Piece) {
 	switch p.Op {
 	case ws.OpPing:
+		if c.loop.Pending(s) > maxOwed {
+			return // it asks and does not read the answers; §5.5.3 demands only the latest
+		}
 		c.write(s, frame.AppendMasked(nil, true, ws.OpPong, c.framed[0].mask, p.Data))
 	case ws.OpClose:
 		code, reason, err := frame.ParseClose(p.Data)

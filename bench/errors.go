@@ -65,10 +65,15 @@ func (f *failures) list() []ErrorCount {
 	for k, n := range f.n {
 		all = append(all, ErrorCount{Kind: k.kind, Detail: k.detail, Count: n})
 	}
+	sortErrors(all)
+	return all
+}
+
+// sortErrors puts the most frequent first.
+func sortErrors(all []ErrorCount) {
 	slices.SortFunc(all, func(a, b ErrorCount) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Detail, b.Detail))
 	})
-	return all
 }
 
 // ofError sorts an error of the handshake or of the parser.

@@ -173,6 +173,17 @@ func (c *liarConn) echo(op ws.OpCode, payload []byte) {
 	c.Write(frame.AppendFrame(nil, true, op, payload))
 }
 
+// answered reads one frame, and reports whether it did; what came behind it is dropped.
+func (c *liarConn) answered() bool {
+	var p frame.Parser
+	var piece frame.Piece
+	n, err := p.Next(&frame.Rules{}, c.in, &piece)
+	for n == 0 && err == nil && c.more() {
+		n, err = p.Next(&frame.Rules{}, c.in, &piece)
+	}
+	return n > 0
+}
+
 // drain reads until the other side ends.
 func (c *liarConn) drain() {
 	for c.more() {

@@ -1,9 +1,6 @@
 package bench
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // Merge makes one result of those of several processes that ran side by side
 // against the same server. Counts and costs add up, distributions are merged,
@@ -13,6 +10,7 @@ func Merge(all []*Result) *Result {
 	m.Connect, m.Upgrade, m.Message = Latency{}, Latency{}, Latency{}
 	m.Errors, m.Series, m.Notes = nil, nil, nil
 	m.Processes = len(all)
+	m.Stalled = 0
 	m.Connections, m.Rate, m.Opened, m.Sent, m.Messages, m.BytesSent, m.BytesBack = 0, 0, 0, 0, 0, 0, 0
 	m.InFlight, m.Unsent, m.Seconds, m.SlipSeconds = 0, 0, 0, 0
 	m.SlabPerConn = m.SlabPerConn * float64(all[0].Connections) // each process saw the growth for all
@@ -23,6 +21,7 @@ func Merge(all []*Result) *Result {
 	counts := map[failureKey]uint64{}
 	for _, r := range all {
 		m.Connections += r.Connections
+		m.Stalled += r.Stalled
 		m.Rate += r.Rate
 		m.Opened += r.Opened
 		m.Sent += r.Sent
@@ -33,6 +32,7 @@ func Merge(all []*Result) *Result {
 		m.Unsent += r.Unsent
 		m.Interrupted = m.Interrupted || r.Interrupted
 		m.Seconds = max(m.Seconds, r.Seconds)
+		m.OpeningSeconds = max(m.OpeningSeconds, r.OpeningSeconds)
 		m.SlipSeconds = max(m.SlipSeconds, r.SlipSeconds)
 		m.Connect.Merge(&r.Connect)
 		m.Upgrade.Merge(&r.Upgrade)
@@ -67,9 +67,7 @@ func Merge(all []*Result) *Result {
 	for k, n := range counts {
 		m.Errors = append(m.Errors, ErrorCount{k.kind, k.detail, n})
 	}
-	slices.SortFunc(m.Errors, func(a, b ErrorCount) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Detail, b.Detail))
-	})
+	sortErrors(m.Errors)
 	units := m.Messages
 	if m.Scenario == "connect" {
 		units = m.Opened
@@ -88,6 +86,15 @@ func Merge(all []*Result) *Result {
 		m.Client.PerConn /= float64(m.Connections)
 	}
 	return &m
+}
+
+// AddFailed adds a process that gave no result. Its connections are failures, as
+// those that one process cannot open are: a threshold on errors is missed.
+func (r *Result) AddFailed(connections int, why error) {
+	r.Connections += connections
+	r.Notes = append(r.Notes, "a process of the client failed: "+why.Error())
+	r.Errors = append(r.Errors, ErrorCount{KindOther, "not opened, for a process of the client failed: " + why.Error(), uint64(connections)})
+	sortErrors(r.Errors)
 }
 
 // mergeSeries adds the intervals of one process to those so far: counts add

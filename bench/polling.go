@@ -146,7 +146,7 @@ func (p *Pollers) Data(c epoll.Slot, in []byte) int {
 	}
 	value, _ := p.resp.Get("Content-Length")
 	size, err := strconv.Atoi(string(value))
-	if err != nil || p.resp.Status != 200 || size > 32<<10 {
+	if err != nil || p.resp.Status != 200 || size < 0 || size > 32<<10 {
 		return p.broke(c, len(in))
 	}
 	if len(in) < n+size {

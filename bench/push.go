@@ -49,13 +49,23 @@ func parseStamp(b []byte) (seq uint64, at int64, ok bool) {
 
 // fanOut is what is known of the messages that are pushed to many connections.
 type fanOut struct {
-	joins     map[epoll.Slot]*frame.Joiner // of messages that came in pieces
-	recent    [1024]delivery               // by number
-	spread    Latency                      // from the first to the last receiver of a message
-	published uint64                       // number of the next one that we publish
-	foreign   uint64                       // messages without a stamp
+	parts     map[epoll.Slot]*part // of messages that come in pieces
+	recent    [1024]delivery       // by number
+	spread    Latency              // from the first to the last receiver of a message
+	published uint64               // number of the next one that we publish
+	foreign   uint64               // messages without a stamp
 	buf       []byte
 }
+
+// part is what has come of a message. Its stamp is all that is looked at, so a
+// server that never ends a message takes no memory with it.
+type part struct {
+	head []byte // its first bytes
+	size uint64
+}
+
+// stampSize is enough for the longest stamp.
+const stampSize = 64
 
 // delivery is what is known of one message.
 type delivery struct {
@@ -67,20 +77,21 @@ type delivery struct {
 // pushed takes a piece of a message that the server pushed to a subscriber.
 func (c *Client) pushed(s epoll.Slot, k *conn, p *frame.Piece) {
 	f := c.fan
-	msg := p.Data
+	msg, size := p.Data, uint64(len(p.Data))
 	if !p.First || !p.Last {
-		j := f.joins[s]
-		if j == nil {
-			j = new(frame.Joiner)
-			f.joins[s] = j
+		m := f.parts[s]
+		if m == nil {
+			m = new(part)
+			f.parts[s] = m
 		}
-		var whole bool
-		if msg, whole = j.Add(p); !whole {
+		m.head = append(m.head, p.Data[:min(len(p.Data), stampSize-len(m.head))]...)
+		if m.size += size; !p.Last {
 			return
 		}
-		defer delete(f.joins, s)
+		delete(f.parts, s)
+		msg, size = m.head, m.size
 	}
-	c.counts.BytesBack += uint64(len(msg))
+	c.counts.BytesBack += size
 	if c.counts.Messages++; c.home != nil && c.counts.Messages >= c.want {
 		close(c.home)
 		c.home = nil
@@ -165,6 +176,12 @@ func (c *Client) Publish() {
 		c.next = float64(c.loop.Clock())
 		c.loop.SetAlarm(int64(c.next))
 	})
+}
+
+// publishing reports whether the connection that publishes is open.
+func (c *Client) publishing() (open bool) {
+	c.do(func() { _, open = c.loop.Find(c.publisher) })
+	return open
 }
 
 // publishAnyway is after how long the next message is published though not all

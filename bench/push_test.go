@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"wspoll/epoll"
+	"wspoll/frame"
 	"wspoll/server"
 
 	"github.com/gobwas/ws"
@@ -191,7 +193,7 @@ func TestStalledConnectionsReadNothingAndAreNotCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Opened != 7 || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
+	if r.Opened != 7 || r.Stalled != 3 || !strings.Contains(textOf(t, r), "7 opened of 7, and 3 that read nothing") || r.Messages == 0 || r.Messages > 7*r.Sent || len(r.Errors) > 0 {
 		t.Errorf("%d opened, %d sent, %d have come, errors %v", r.Opened, r.Sent, r.Messages, r.Errors)
 	}
 }
@@ -213,5 +215,141 @@ func TestAStampIsReadBackAndNothingElseIsOne(t *testing.T) {
 		if _, _, ok := parseStamp([]byte(bad)); ok {
 			t.Errorf("%q is taken for a stamp", bad)
 		}
+	}
+}
+
+func TestAMessageThatDoesNotEndTakesNoMemory(t *testing.T) {
+	const size, fragments = 64 << 10, 1000
+	held := make(chan int64, 1)
+	made := make(chan *Client, 1)
+	l := (&liar{greet: func(k *liarConn) bool {
+		if !k.upgrade() {
+			return false
+		}
+		k.Write(frame.AppendFrame(nil, false, ws.OpBinary, AppendStamp(nil, 7, time.Now(), size)))
+		for range fragments - 2 {
+			k.Write(frame.AppendFrame(nil, false, ws.OpContinuation, make([]byte, size)))
+		}
+		k.Write(frame.AppendFrame(nil, true, ws.OpPing, nil)) // answered when all before has been taken
+		if !k.answered() {
+			held <- -1
+			return false
+		}
+		c := <-made
+		c.do(func() {
+			n := int64(0)
+			for _, p := range c.fan.parts {
+				n += int64(cap(p.head))
+			}
+			held <- n
+		})
+		k.Write(frame.AppendFrame(nil, true, ws.OpContinuation, make([]byte, size)))
+		k.drain()
+		return false
+	}}).listen(t)
+	target, err := ParseTarget(l.url, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	made <- c
+	c.Open(nil)
+	if n := <-held; n <= 0 || n > 128 {
+		t.Errorf("%d bytes are held of %d that came", n, size*(fragments-1))
+	}
+	c.Arrive(1, patience)
+	late := c.TakeLatency()
+	if n := c.Counts(); n.Messages != 1 || n.BytesBack != size*fragments || late.Count() != 1 || n.Failures != 0 {
+		t.Errorf("%+v, %d with a stamp", n, late.Count())
+	}
+}
+
+func TestPingsWhoseAnswersAreNotReadTakeNoMemory(t *testing.T) {
+	l := (&liar{greet: func(k *liarConn) bool {
+		if !k.upgrade() {
+			return false
+		}
+		pings := bytes.Repeat(frame.AppendFrame(nil, true, ws.OpPing, make([]byte, 125)), 1000)
+		for range 300 { // 38 MB
+			k.Write(pings)
+		}
+		k.Write(frame.AppendFrame(nil, true, ws.OpBinary, []byte("all were sent")))
+		<-t.Context().Done()
+		return false
+	}}).listen(t)
+	target, err := ParseTarget(l.url, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Stop()
+	c.Open(nil)
+	c.Arrive(1, patience)
+	if n := c.Counts(); n.Messages != 1 {
+		t.Errorf("%+v, %v", n, c.Errors())
+	}
+	c.do(func() {
+		c.loop.Each(func(s epoll.Slot) {
+			if n := c.loop.Pending(s); n > 2<<20 {
+				t.Errorf("%d bytes of pongs wait", n)
+			}
+		})
+	})
+}
+
+func textOf(t *testing.T, r *Result) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.Text()(&b); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(strings.Fields(b.String()), " ") // not folded
+}
+
+func TestOfWhatTheServerPushesByItselfNoScheduleIsReported(t *testing.T) {
+	l := (&liar{greet: func(k *liarConn) bool {
+		if k.upgrade() {
+			for range 5 {
+				k.Write(frame.AppendFrame(nil, true, ws.OpText, []byte("heart beat")))
+			}
+			k.drain()
+		}
+		return false
+	}}).listen(t)
+	// The rate and the size are those of the flags' defaults. At ten per second a second is enough to miss them.
+	r := measured(t, Options{Scenario: "push", Duration: time.Second, Config: Config{
+		Targets: targets(t, l.url), Connections: 3, Rate: 10, SizeMin: 32, Subscribe: true,
+	}})
+	text := textOf(t, r)
+	if r.Messages != 15 || r.Rate != 0 || r.Loop != "" || !strings.Contains(text, "payload 10 B on average") {
+		t.Errorf("%d messages, rate %g, loop %q\n%s", r.Messages, r.Rate, r.Loop, text)
+	}
+	for _, wrong := range []string{"bottleneck", "schedule ", "loop ", "32 B", "sent 0"} {
+		if strings.Contains(text, wrong) {
+			t.Errorf("it says %q:\n%s", wrong, text)
+		}
+	}
+}
+
+func TestWhoMayNotPublishIsNotTheBottleneck(t *testing.T) {
+	l := (&liar{answer: func(c *liarConn, _ int, _ ws.OpCode, _ []byte) {
+		c.Write(frame.AppendClose(nil, ws.StatusPolicyViolation, "nobody may"))
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "push", Duration: time.Second, Config: Config{
+		Targets: targets(t, l.url), Connections: 3, Rate: 20, SizeMin: 10, Subscribe: true, Publish: true,
+	}})
+	text := textOf(t, r)
+	if n, _ := errorsOf(r, KindClosed); n != 1 || r.Sent == 0 || strings.Contains(text, "bottleneck") || !strings.Contains(text, "the connection that publishes ended") {
+		t.Errorf("%d closed, %d sent\n%s", n, r.Sent, text)
+	}
+	if size := int(r.BytesSent / r.Sent); r.SizeMin != size || r.SizeMax != size || size < 29 {
+		t.Errorf("a payload from %d to %d bytes, and %d were sent in %d messages", r.SizeMin, r.SizeMax, r.BytesSent, r.Sent)
 	}
 }

@@ -115,7 +115,7 @@ func (r *Result) figures() figures {
 		ByteRate: r.perSecond(r.BytesBack), ByteOutRate: r.perSecond(r.BytesSent), Errors: r.failures(),
 	}
 	if r.Scenario == "connect" {
-		f.OpenedRate = r.perSecond(r.Opened)
+		f.OpenedRate = r.openedPerSecond()
 	}
 	return f
 }

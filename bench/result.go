@@ -21,10 +21,13 @@ type Result struct {
 	Seconds     float64   `json:"seconds"` // measuring time; the opening of the connections is not in it
 	Interrupted bool      `json:"interrupted,omitempty"`
 
+	OpeningSeconds float64 `json:"opening_seconds,omitempty"` // connect with --ramp: the part of Seconds in which they were opened
+
 	URLs        []string `json:"urls"`
-	Loop        string   `json:"loop"` // closed: each reply triggers the next message; open: sent on schedule
+	Loop        string   `json:"loop"` // closed: each reply triggers the next message; open: sent on schedule; empty: neither
 	Connections int      `json:"connections"`
-	SizeMin     int      `json:"size_min"` // payload bytes
+	Stalled     int      `json:"stalled,omitempty"` // of them, that read nothing
+	SizeMin     int      `json:"size_min"`          // payload bytes
 	SizeMax     int      `json:"size_max"`
 	Depth       int      `json:"depth,omitempty"`
 	Rate        float64  `json:"rate,omitempty"` // messages/s asked for, open loop

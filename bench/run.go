@@ -36,6 +36,9 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if o.Compress && slices.ContainsFunc(o.Targets, func(t Target) bool { return t.Raw }) {
 		return nil, errors.New("plain TCP knows no compression: it is for ws and wss")
 	}
+	if o.Subscribe && !o.Publish { // what comes, and when, is the server's own
+		o.Rate, o.SizeMin, o.SizeMax = 0, 0, 0
+	}
 	c, err := New(o.Config)
 	if err != nil {
 		return nil, err
@@ -108,6 +111,8 @@ type run struct {
 	res   *Result
 	cycle bool // connections are opened and closed all the time
 
+	silenced bool // the connection that publishes has ended
+
 	start        time.Time
 	slabBefore   int64         // bytes of the kernel's
 	clientBefore int64         // private bytes of this process without connections
@@ -126,16 +131,17 @@ type mark struct {
 
 func newResult(o *Options) *Result {
 	r := &Result{
-		Version: 1, Scenario: o.Scenario, Command: o.Command, Machine: ThisMachine(), Loop: "closed",
-		Connections: o.Connections, SizeMin: o.SizeMin, SizeMax: max(o.SizeMin, o.SizeMax), Rate: o.Rate,
+		Version: 1, Scenario: o.Scenario, Command: o.Command, Machine: ThisMachine(),
+		Connections: o.Connections, Stalled: o.Stalled, SizeMin: o.SizeMin, SizeMax: max(o.SizeMin, o.SizeMax), Rate: o.Rate,
 	}
 	if o.Payload != nil {
 		r.SizeMin, r.SizeMax = len(o.Payload), len(o.Payload)
 	}
-	if o.Rate > 0 {
+	switch {
+	case o.Rate > 0:
 		r.Loop = "open"
-	} else if o.Scenario == "echo" {
-		r.Depth = max(o.Depth, 1)
+	case o.Scenario == "echo":
+		r.Loop, r.Depth = "closed", max(o.Depth, 1)
 	}
 	for _, t := range o.Targets {
 		r.URLs = append(r.URLs, t.URL)
@@ -172,6 +178,9 @@ func (r *run) measure(ctx context.Context, open <-chan struct{}) {
 			return
 		case <-open:
 			open = nil
+			if r.Scenario == "connect" && !r.cycle {
+				r.res.OpeningSeconds = time.Since(r.start).Seconds()
+			}
 			if r.Duration > 0 || r.Messages == 0 {
 				end = time.After(r.Duration)
 			}
@@ -241,6 +250,9 @@ func (r *run) serverPrivate() int64 {
 	return n
 }
 
+// lastWait is how long replies are waited for when the time is over.
+const lastWait = 2 * time.Second
+
 // finish takes the final figures.
 func (r *run) finish(ctx context.Context, serverBefore int64) {
 	took := time.Since(r.start)
@@ -265,13 +277,14 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 		res.Server = &u
 	}
 	r.sample()
-	switch wait := min(r.c.cfg.Timeout, 2*time.Second); {
+	switch wait := min(r.c.cfg.Timeout, lastWait); {
 	case ctx.Err() != nil:
 	case r.Publish:
 		n := r.c.Counts() // with what was published between the count and the pause
 		r.c.Arrive(n.Sent*n.Opened, wait)
 	default: // also for what was sent between the count and the pause
 		r.c.Settle(wait)
+		r.c.Overdue() // those that the last second was too short for
 	}
 	var after Counts
 	r.c.do(func() {
@@ -289,6 +302,10 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 	if r.Subscribe {
 		r.fanOut(after)
 	}
+	if after.InFlight > 0 && ctx.Err() == nil {
+		r.res.Notes = append(r.res.Notes, fmt.Sprintf("%d messages had no reply yet %s after the time was over: they are not in the latencies, which would be worse with them",
+			after.InFlight, min(r.c.cfg.Timeout, lastWait)))
+	}
 	limit := r.c.cfg.Timeout + time.Second // each connection has Timeout for its own end
 	if ctx.Err() != nil {
 		limit = time.Second // who has pressed Ctrl-C waits
@@ -302,6 +319,13 @@ func (r *run) finish(ctx context.Context, serverBefore int64) {
 func (r *run) fanOut(n Counts) {
 	spread, foreign := r.c.spreads()
 	r.res.Spread = &spread
+	if n.Sent > 0 { // a stamp may be longer than the size that was asked for
+		size := int(n.BytesSent / n.Sent)
+		r.res.SizeMin, r.res.SizeMax = max(r.res.SizeMin, size), max(r.res.SizeMax, size)
+	}
+	if r.silenced = r.Publish && !r.c.publishing(); r.silenced {
+		r.res.Notes = append(r.res.Notes, "the connection that publishes ended before the time was over: nothing was published after that")
+	}
 	if foreign > 0 {
 		r.res.Notes = append(r.res.Notes, fmt.Sprintf("%d messages had no time stamp of wspoll's: they are counted, but not how late they came", foreign))
 	}
@@ -325,7 +349,7 @@ func (r *run) notes() {
 		say("the client was the bottleneck: its loop used %.0f %% of a processor; the server may be able to do more. Use --processes, or another machine", 100*cpu)
 	}
 	due := r.Rate * res.Seconds
-	if sent := float64(res.Sent + res.Unsent); r.Rate > 0 && r.Limit == 0 && sent < 0.99*due-1 {
+	if sent := float64(res.Sent + res.Unsent); r.Rate > 0 && r.Limit == 0 && !r.silenced && sent < 0.99*due-1 {
 		say("the client was the bottleneck: it sent %.0f %% of the messages that were due; the rate is more than it can do. Use --processes, or another machine", 100*sent/due)
 	}
 	if slip := time.Duration(res.SlipSeconds * 1e9); slip > 10*time.Millisecond && r.Rate > 0 {

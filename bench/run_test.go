@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -239,5 +241,58 @@ func TestMergedResultsAreTheSumOfTheirs(t *testing.T) {
 	}
 	if len(m.Series) != max(len(all[0].Series), len(all[1].Series), len(all[2].Series)) || all[0].Messages != 100 {
 		t.Error("the series are not those of the longest, or a part was changed")
+	}
+}
+
+func TestAReplyThatIsTooLateAtTheEndIsAFailure(t *testing.T) {
+	// Shorter than the second between two looks for replies that are overdue.
+	l := (&liar{answer: func(c *liarConn, n int, op ws.OpCode, p []byte) {
+		if n < 10 {
+			c.echo(op, p)
+		}
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "echo", Duration: 200 * time.Millisecond, Config: Config{
+		Targets: targets(t, l.url), Connections: 4, SizeMin: 32, Timeout: 300 * time.Millisecond,
+	}})
+	if n, details := errorsOf(r, KindTimeout); n != 4 || !strings.Contains(details, "reply") || r.Messages != 36 {
+		t.Errorf("%d messages, errors %v", r.Messages, r.Errors)
+	}
+}
+
+func TestAProcessWithoutAResultIsAFailureOfItsConnections(t *testing.T) {
+	m := Merge([]*Result{{Connections: 3, Opened: 3}, {Connections: 3, Opened: 3}})
+	m.AddFailed(2, errors.New("killed"))
+	limit, err := ParseThreshold("errors==0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, got := limit.Check(m); ok || m.Connections != 8 || m.Opened != 6 || m.failures() != 2 {
+		t.Errorf("%s: %+v", got, m)
+	}
+}
+
+func TestMessagesWithoutAReplyAtTheEndAreSaidToBeMissingInTheLatencies(t *testing.T) {
+	l := (&liar{answer: func(c *liarConn, n int, op ws.OpCode, p []byte) {
+		if n < 10 {
+			c.echo(op, p)
+		}
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "echo", Duration: 300 * time.Millisecond, Config: Config{
+		Targets: targets(t, l.url), Connections: 2, SizeMin: 32, Rate: 200, Timeout: patience,
+	}})
+	if notes := strings.Join(r.Notes, "\n"); r.InFlight == 0 || !strings.Contains(notes, fmt.Sprintf("%d messages had no reply yet 2s after", r.InFlight)) {
+		t.Errorf("%d in flight, %q", r.InFlight, notes)
+	}
+}
+
+func TestTheTimeForWhichConnectionsAreHeldIsNotThatOfTheirOpening(t *testing.T) {
+	_, url := honest(t)
+	r := measured(t, Options{Scenario: "connect", Duration: time.Second, Config: Config{Targets: targets(t, url), Connections: 100, Ramp: 500}})
+	rate := r.rate()
+	if r.Opened != 100 || r.OpeningSeconds < 0.15 || r.OpeningSeconds > r.Seconds-0.9 || rate != float64(r.Opened)/r.OpeningSeconds {
+		t.Errorf("%d opened in %g of %g s, %g/s", r.Opened, r.OpeningSeconds, r.Seconds, rate)
+	}
+	if f := r.figures(); f.OpenedRate != rate || !strings.Contains(textOf(t, r), rateText(rate)) {
+		t.Errorf("%g/s and %g/s", f.OpenedRate, rate)
 	}
 }

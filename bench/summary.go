@@ -67,11 +67,20 @@ func (r *Result) perSecond(n uint64) float64 {
 	return float64(n) / r.Seconds
 }
 
+// openedPerSecond is how fast connections were opened; the time for which they
+// were only held does not count.
+func (r *Result) openedPerSecond() float64 {
+	if r.OpeningSeconds > 0 {
+		return float64(r.Opened) / r.OpeningSeconds
+	}
+	return r.perSecond(r.Opened)
+}
+
 // rate is what the scenario is about: replies per second, or connections
 // opened per second for the scenario connect.
 func (r *Result) rate() float64 {
 	if r.Scenario == "connect" {
-		return r.perSecond(r.Opened)
+		return r.openedPerSecond()
 	}
 	return r.perSecond(r.Messages)
 }
@@ -117,15 +126,21 @@ func (r *Result) facts() (f []fact) {
 	}
 	opened := count(r.Opened) + " opened"
 	if r.Scenario == "connect" {
-		opened += ", " + rateText(r.perSecond(r.Opened)) + "; " + count(r.Connections) + " at once"
+		opened += ", " + rateText(r.openedPerSecond()) + "; " + count(r.Connections) + " at once"
 	} else {
-		opened += " of " + count(r.Connections)
+		opened += " of " + count(r.Connections-r.Stalled)
+	}
+	if r.Stalled > 0 {
+		opened += ", and " + count(r.Stalled) + " that read nothing"
 	}
 	if r.Processes > 1 {
 		opened += ", by " + count(r.Processes) + " processes"
 	}
 	add("connections", opened)
-	if r.Sent > 0 || r.Messages > 0 {
+	switch {
+	case r.Sent == 0 && r.Messages > 0:
+		add("payload", bytesText(float64(r.BytesBack)/float64(r.Messages)), " on average, of messages that the server pushed by itself")
+	case r.Sent > 0 || r.Messages > 0:
 		text := sizes(r.SizeMin, r.SizeMax)
 		if r.Depth > 0 {
 			text += ", " + count(r.Depth) + " in flight per connection"
@@ -139,8 +154,10 @@ func (r *Result) facts() (f []fact) {
 		add("loop", "open: ", digits3(r.Rate), " ", openLoop)
 	}
 	add("measured", duration(time.Duration(r.Seconds*1e9)))
-	if r.Sent > 0 || r.Messages > 0 {
+	if r.Sent > 0 {
 		add("sent", r.flow(r.Sent, r.BytesSent))
+	}
+	if r.Sent > 0 || r.Messages > 0 {
 		add("came back", r.flow(r.Messages, r.BytesBack))
 	}
 	if z := r.Compressed; z != nil {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -188,6 +189,9 @@ func (t Threshold) show(m *metric, v float64, ok bool) string {
 		return s
 	}
 	s := digits3(v)
+	if v == math.Trunc(v) && math.Abs(v) < 1e15 {
+		s = signed(v) // two errors are not 2.00
+	}
 	if rounded, err := strconv.ParseFloat(strings.ReplaceAll(s, ",", ""), 64); err == nil && t.holds(rounded) != ok {
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}

@@ -43,6 +43,7 @@ type Stats struct {
 	WebSocket   int // of these, how many were shown
 	TLS         int // were encrypted
 	Short       int // packets that the capture does not have whole
+	Reused      int // connections that are not told from one before, which had the same ports and was reset or has no end here
 }
 
 // ReadCapture reads a pcap or pcapng file, and explains each WebSocket connection in it. show is called with records of
@@ -58,6 +59,7 @@ func ReadCapture(r io.Reader, o Options, port int, show func(c *Connection, reco
 	a := reassembly.NewAssembler(reassembly.NewStreamPool(t))
 	// What waits for a packet that is missing waits for so much, or for two seconds of the capture.
 	a.MaxBufferedPagesPerConnection = 256
+	a.MaxBufferedPagesTotal = 64 << 10 // of 1.9 KB, so 120 MB, however many connections the file has
 	var flushed time.Time
 	for t.err == nil {
 		var data []byte
@@ -148,14 +150,18 @@ type stream struct {
 	first   string  // address and port that the first packet came from
 	second  string  // and went to
 	begun   [2]bool // the SYN of a direction was seen
+	isn     uint32  // the sequence number of the SYN that opened it
+	gapped  bool    // bytes are missing, which may have been the handshake
 	held    []Record
 	shown   bool
+	over    bool // it is something else, and not explained any more
 	tls     bool
 	when    time.Time
 }
 
-// mostHeld is how many records wait for a sign that a connection is a WebSocket.
-const mostHeld = 4096
+// mostHeld is how many records wait for a sign that a connection is a WebSocket. A request that wants one comes with all its
+// lines at once; what waits is plain HTTP before it.
+const mostHeld = 512
 
 // New is called for the first packet of a connection.
 func (t *tracker) New(net, tcp gopacket.Flow, p *layers.TCP, _ reassembly.AssemblerContext) reassembly.Stream {
@@ -197,9 +203,14 @@ func half(d reassembly.TCPFlowDirection) int {
 
 // Accept takes every packet, also of connections whose beginning is missing.
 func (s *stream) Accept(tcp *layers.TCP, _ gopacket.CaptureInfo, d reassembly.TCPFlowDirection, _ reassembly.Sequence, start *bool, _ reassembly.AssemblerContext) bool {
-	if tcp.SYN {
-		s.begun[half(d)] = true
+	h := half(d)
+	if tcp.SYN && !tcp.ACK {
+		if s.begun[h] && s.isn != tcp.Seq { // and not the same SYN once more
+			s.t.stats.Reused++
+		}
+		s.isn = tcp.Seq
 	}
+	s.begun[h] = s.begun[h] || tcp.SYN
 	*start = true
 	return true
 }
@@ -209,7 +220,7 @@ func (s *stream) ReassembledSG(sg reassembly.ScatterGather, ac reassembly.Assemb
 	d, _, _, skip := sg.Info()
 	n, _ := sg.Lengths()
 	b := sg.Fetch(n)
-	if len(b) == 0 || s.t.err != nil {
+	if len(b) == 0 || s.over || s.t.err != nil {
 		return
 	}
 	s.when = ac.GetCaptureInfo().Timestamp
@@ -226,6 +237,7 @@ func (s *stream) ReassembledSG(sg reassembly.ScatterGather, ac reassembly.Assemb
 		s.give(s.e.Gap(dir, s.when, -1))
 	}
 	if skip > 0 {
+		s.gapped = true
 		s.give(s.e.Gap(dir, s.when, int64(skip)))
 	}
 	s.tls = s.tls || b[0] == 0x16 && len(b) > 1 && b[1] == 3
@@ -265,14 +277,29 @@ func GuessDir(b []byte) (dir Dir, sure bool) {
 	return Server, true
 }
 
+// isWebSocket reports whether it is known that this is one. A connection of which all is there begins with a handshake
+// (§4): bytes of something else that read like a frame by chance are none.
+func (s *stream) isWebSocket() bool {
+	if s.c.Midway || s.gapped {
+		return s.e.WebSocket()
+	}
+	return s.e.shaken()
+}
+
 // give shows records, or holds them until it is known that this is a WebSocket.
 func (s *stream) give(records []Record) {
 	if len(records) == 0 || s.t.err != nil {
 		return
 	}
-	if !s.shown && !s.e.WebSocket() {
-		if len(s.held) < mostHeld {
-			s.held = append(s.held, slices.Clone(records)...)
+	if !s.shown && !s.isWebSocket() {
+		switch {
+		case s.e.foreign && !s.c.Midway && !s.gapped:
+			s.over, s.held = true, nil
+		case len(s.held)+len(records) > mostHeld:
+			s.held = nil // the newest are nearest to a handshake
+			fallthrough
+		default:
+			s.held = append(s.held, slices.Clone(records[max(0, len(records)-mostHeld):])...)
 		}
 		return
 	}
@@ -288,7 +315,9 @@ func (s *stream) give(records []Record) {
 // ReassemblyComplete is called at the end of a connection. It stays known, or the last packets, that have no bytes, would
 // be taken for those of another.
 func (s *stream) ReassemblyComplete(reassembly.AssemblerContext) bool {
-	s.give(s.e.Finish())
+	if !s.over {
+		s.give(s.e.Finish())
+	}
 	if !s.shown && s.tls {
 		s.t.stats.TLS++
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -332,6 +333,106 @@ func TestAFileThatIsNoCaptureOrIsCutIsRefused(t *testing.T) {
 	full := errors.New("full")
 	if _, err := ReadCapture(&file, Options{}, 0, func(*Connection, []Record) error { return full }); !errors.Is(err, full) {
 		t.Errorf("the error of show is lost: %v", err)
+	}
+}
+
+func TestWhatIsNoWebSocketFromItsBeginningIsNotShown(t *testing.T) {
+	// Frames that are good by chance are in each of them: 81 02 of a server, and a masked one of the client.
+	chance := "\x81\x02hi\x82\x80\x00\x00\x00\x00"
+	for name, said := range map[string][2]string{
+		"a binary protocol":           {"\x00\x00\x00\x08" + chance, "N" + chance},
+		"the server speaks first":     {"\x10\x0e\x00\x04" + chance, chance},
+		"HTTP/2":                      {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12" + chance, chance},
+		"HTTP that is no handshake":   {"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + chance, chance},
+		"frames, and there is no 101": {chance, chance},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var file bytes.Buffer
+			c := newPcap(t, &file, layers.LinkTypeEthernet).open(40000, 5432)
+			if name == "the server speaks first" {
+				c.send(Server, []byte(said[Server]))
+				c.send(Client, []byte(said[Client]))
+			} else {
+				c.send(Client, []byte(said[Client]))
+				c.send(Server, []byte(said[Server]))
+			}
+			c.close()
+			if all, _, stats := readCapture(t, file.Bytes(), Options{}, 0); len(all) != 0 || stats.Connections != 1 || stats.WebSocket != 0 {
+				t.Errorf("%d shown, %+v", len(all), stats)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoWebSocketTakesNoMemory(t *testing.T) {
+	// Each byte could be half a frame of its own, or a line of a head, with a record that takes a thousand times as much.
+	var file bytes.Buffer
+	r := newPcap(t, &file, layers.LinkTypeEthernet)
+	for i, said := range [][]byte{make([]byte, 40_000), bytes.Repeat([]byte("ab\n"), 10_000), bytes.Repeat([]byte("GET / HTTP/1.1\r\nHost: h\r\n\r\n"), 2_000)} {
+		for k := range 50 {
+			r.open(uint16(20_000+100*i+k), 9999).send(Client, said)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var stats Stats
+	var err error
+	held := uint64(0)
+	stop := errors.New("stop")
+	last := r.open(19_999, 80) // all are still open when this one is shown
+	last.conversation()
+	stats, err = ReadCapture(&file, Options{}, 0, func(*Connection, []Record) error {
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		held = after.HeapAlloc - min(before.HeapAlloc, after.HeapAlloc)
+		return stop
+	})
+	if !errors.Is(err, stop) || stats.Connections != 151 {
+		t.Fatalf("%v, %+v", err, stats)
+	}
+	if held > 100<<20 {
+		t.Errorf("%d MB are held for 150 connections that are no WebSocket", held>>20)
+	}
+}
+
+func TestAConnectionWhoseHandshakeIsMissingIsShown(t *testing.T) {
+	var file bytes.Buffer
+	r := newPcap(t, &file, layers.LinkTypeEthernet)
+	r.drop = func(n int) bool { return n == 4 || n == 5 } // behind SYN, SYN ACK, ACK
+	c := r.open(40000, 80)
+	c.conversation()
+	c.close()
+	all, _, stats := readCapture(t, file.Bytes(), Options{}, 0)
+	if stats.WebSocket != 1 || len(all) != 1 || !slices.Equal(all[1].texts(Client), []string{"Hello"}) {
+		t.Errorf("%+v, %d shown", stats, len(all))
+	}
+}
+
+func TestPortsThatAreUsedAgain(t *testing.T) {
+	// Behind a FIN of both sides it is another connection. Behind a RST it cannot be told from the one before, which is said.
+	for name, tt := range map[string]struct {
+		end  func(c *recorded)
+		want Stats
+	}{
+		"FIN": {(*recorded).close, Stats{Connections: 3, WebSocket: 3}},
+		"RST": {func(c *recorded) { c.packet(Client, layers.TCP{RST: true}, nil) }, Stats{Connections: 1, WebSocket: 1, Reused: 2}},
+	} {
+		var file bytes.Buffer
+		r := newPcap(t, &file, layers.LinkTypeEthernet)
+		for i := range uint32(3) {
+			c := &recorded{r: r, port: [2]uint16{40000, 80}, seq: [2]uint32{1000 + i<<20, 5000 + i<<20}}
+			c.packet(Client, layers.TCP{SYN: true}, nil)
+			c.seq[Client]--
+			c.packet(Client, layers.TCP{SYN: true}, nil) // once more
+			c.packet(Server, layers.TCP{SYN: true, ACK: true}, nil)
+			c.conversation()
+			tt.end(c)
+		}
+		_, _, stats := readCapture(t, file.Bytes(), Options{}, 0)
+		if stats.Packets = 0; stats != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, stats, tt.want)
+		}
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 	"wspoll/handshake"
 )
 
-// MaxHead is how many bytes of a request or an answer are kept to explain it. A head that is longer is shown up to there.
+// MaxHead is how many bytes of a request or an answer are kept to explain it. A head that is longer, or has more than 1,000
+// lines, is shown up to there.
 const MaxHead = 64 << 10
 
 // Options say how to explain a connection. The zero value is good.
@@ -47,6 +48,7 @@ type Explainer struct {
 	known   bool              // agreed is what the handshake or the options say, and no guess
 	open    bool              // a 101 has been seen
 	framed  bool              // a frame without a violation has been seen
+	foreign bool              // the client sent what is no request, and had not asked for a WebSocket
 }
 
 // phase is what a side's next byte belongs to.
@@ -118,8 +120,11 @@ func New(o Options) *Explainer {
 // WebSocket reports whether something that has been seen says that this is a WebSocket connection: a request that
 // wants one, or a frame without a fault.
 func (e *Explainer) WebSocket() bool {
-	return e.open || e.request.seen || e.framed
+	return e.shaken() || e.framed
 }
+
+// shaken reports whether there was a handshake, or one half of it.
+func (e *Explainer) shaken() bool { return e.open || e.request.seen }
 
 // Feed explains the next bytes of one side, which came at a time. b is not kept, and not changed. The Records are valid
 // until the next call; what they point to, longer.
@@ -244,8 +249,10 @@ func (e *Explainer) decide(s *side, b []byte) int {
 	b = s.buf
 	s.off -= 2
 	s.buf = nil
+	head := s.looksLikeHead(b)
+	e.foreign = e.foreign || s.dir == Client && !head && !e.shaken()
 	switch {
-	case s.looksLikeHead(b):
+	case head:
 		s.phase = inHead
 	case b[0] == 0x16 && b[1] == 3:
 		s.phase, s.body, s.what = inBytes, -1, "TLS: all that follows is encrypted"

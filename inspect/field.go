@@ -84,7 +84,7 @@ func (f *Frame) finWhy() string {
 	switch {
 	case f.Fin && ws.OpCode(f.Opcode).IsControl():
 		return "a control frame is whole in itself (§5.5)"
-	case f.Fin && f.Fragment == 0:
+	case f.Fin && f.Fragment == 0 && ws.OpCode(f.Opcode) != ws.OpContinuation:
 		return "the only frame of its message (§5.4)"
 	case f.Fin:
 		return "the last frame of its message (§5.4)"

@@ -295,6 +295,9 @@ func (e *Explainer) finishFrame(s *side) {
 
 // closeFrame reads the payload of a Close (§5.5.1).
 func (e *Explainer) closeFrame(s *side, f *Frame) {
+	if uint64(len(s.closing)) < f.Length { // too long, and cut: perhaps inside a character
+		s.closing = s.closing[:len(s.closing)-len(unfinished(s.closing))]
+	}
 	code, reason, err := frame.ParseClose(s.closing)
 	at := s.off - int64(f.Length)
 	f.Close = &Close{Code: code, Reason: string(reason), Meaning: meaning(code)}

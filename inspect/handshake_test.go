@@ -80,7 +80,9 @@ var badRequests = []struct {
 	{changed(exampleRequest, "+Origin: http://other"), []string{"handshake-origin"}, 400},
 	{changed(exampleRequest, "Bad Name: x"), []string{"handshake-grammar"}, 400},
 	{changed(exampleRequest, "no colon"), []string{"handshake-grammar"}, 400},
-	{strings.Replace(exampleRequest, "Upgrade: websocket\r\n", "Upgrade: websocket\n", 1), []string{"handshake-upgrade", "handshake-grammar"}, 400},
+	{strings.Replace(exampleRequest, "Upgrade: websocket\r\n", "Upgrade: websocket\n", 1), []string{"handshake-grammar"}, 400},
+	// A file in which an editor left no CR: each line has that fault, and none is missing.
+	{"GET / HTTP/1.1\nHost: h\nUpgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\r\n", slices.Repeat([]string{"handshake-grammar"}, 6), 400},
 	{
 		changed("PUT"+exampleRequest[3:], "-Connection", "Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 7", "+Host: b", "+Origin: c"),
 		[]string{"handshake-line", "handshake-connection", "handshake-key", "handshake-version", "handshake-host", "handshake-origin"},

@@ -31,6 +31,9 @@ type request struct {
 	extensions []string
 }
 
+// maxLines is how many lines of a head are kept: one of two bytes takes a hundred times as much in memory.
+const maxLines = 1000
+
 // limits let pass what is legal, however large: what a server takes is its own decision.
 var limits = handshake.Limits{Head: 2 * MaxHead, Target: 2 * MaxHead, Headers: MaxHead}
 
@@ -53,12 +56,13 @@ func (e *Explainer) head(s *side, b []byte) int {
 		s.buf = nil
 		if last := s.lines[len(s.lines)-1]; len(last.content()) == 0 {
 			e.endHead(s, true)
+			return n
 		}
-		return n
 	}
-	if s.headSize() >= MaxHead {
+	if s.headSize() >= MaxHead || len(s.lines) >= maxLines {
 		e.partHead(s)
-		s.phase, s.body, s.what = inBytes, -1, "the head is longer than "+itoa(MaxHead)+" bytes; no more of it is explained"
+		s.phase, s.body = inBytes, -1
+		s.what = "the head is longer than " + itoa(MaxHead) + " bytes or " + itoa(maxLines) + " lines; no more of it is explained"
 	}
 	return n
 }

@@ -3,6 +3,7 @@ package inspect
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 
 	"wspoll/handshake"
@@ -16,7 +17,7 @@ const (
 
 // requestParts are the parts of a client's handshake (§4.2.1), each as handshake.Check takes it.
 var requestParts = []part{
-	{"line", nil, rightFirst, "send GET, the path and HTTP/1.1"},
+	{"line", nil, rightFirst, "send GET, the path with its query and no fragment, HTTP/1.1, and CR LF"},
 	{"host", []string{"host"}, rightHost, "send one Host header, with the host and port of the URL"},
 	{"upgrade", []string{"upgrade"}, "Upgrade: websocket\r\n", "send Upgrade: websocket"},
 	{"connection", []string{"connection"}, "Connection: Upgrade\r\n", "send Connection: Upgrade; a proxy on the way has to be told to pass it on"},
@@ -72,8 +73,8 @@ func (e *Explainer) judgeRequest(s *side, lines []headLine, whole bool) {
 	for i := range requestParts {
 		p := &requestParts[i]
 		places := p.places(lines)
-		if p.fields == nil && lines[0].bad {
-			continue
+		if anyBad(lines, places) {
+			continue // a line that cannot be read is not missing
 		}
 		var r handshake.Request
 		var a handshake.Answer
@@ -93,23 +94,24 @@ func (e *Explainer) judgeRequest(s *side, lines []headLine, whole bool) {
 // judgeRequestLine holds one line to the grammar of HTTP.
 func judgeRequestLine(lines []headLine, i int) {
 	l := &lines[i]
-	head := rightFirst
+	head, tail, cure := rightFirst+rightHost, "\r\n", cureGrammar
 	switch {
 	case i == 0:
-		head = ""
-	case !strings.EqualFold(l.name, "Host"):
-		head += rightHost
-	}
-	tail := "\r\n"
-	if i == 0 {
-		tail = rightHost + tail
+		head, tail, cure = "", rightHost+tail, requestParts[0].cure
+	case strings.EqualFold(l.name, "Host"): // whose value has a part of its own
+		head += "X-"
 	}
 	var r handshake.Request
 	_, err := handshake.ParseRequest(bytes.Join([][]byte{[]byte(head), l.raw, []byte(tail)}, nil), &limits, &r)
-	if err != nil && !strings.EqualFold(l.name, "Host") { // which has a part of its own
+	if err != nil {
 		l.bad = true
-		blame(lines, []int{i}, requestViolation("grammar", cureGrammar, err))
+		blame(lines, []int{i}, requestViolation("grammar", cure, err))
 	}
+}
+
+// anyBad reports whether one of the lines breaks the grammar.
+func anyBad(lines []headLine, places []int) bool {
+	return slices.ContainsFunc(places, func(i int) bool { return lines[i].bad })
 }
 
 const cureGrammar = "write each line as HTTP/1.1 has it: a name, a colon, a value, CR LF; no line begins with a blank"
@@ -197,7 +199,7 @@ func (e *Explainer) judgeAnswer(lines []headLine) {
 		if p.name == "answer-accept" {
 			e.explainAccept(lines, places)
 		}
-		if !e.request.seen && (p.name == "answer-accept" || p.name == "answer-protocol") {
+		if !e.request.seen && (p.name == "answer-accept" || p.name == "answer-protocol") || anyBad(lines, places) {
 			continue
 		}
 		h := hello

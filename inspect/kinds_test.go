@@ -136,6 +136,8 @@ func TestAllViolationsOfAFrameAreListed(t *testing.T) {
 		{"a ping that does all wrong", Client, wire("79 7e 0001 41"), []string{"rsv1-not-agreed", "rsv2", "rsv3", "ping-fragmented", "mask-missing", "ping-too-long", "length-16-not-minimal"}},
 		{"a text of a server, in a message, masked, too long a length, no text", Server, joined(fromServer(0x02, ""), wire("81 ff 0000000000000001 00000000 ff")), []string{"text-inside-message", "mask-forbidden", "length-64-not-minimal", "utf8-impossible-byte"}},
 		{"a Close with a bad code and a bad reason", Client, fromClient(0x88, "\x03\xee\xff"), []string{"close-code-local", "close-reason-utf8"}},
+		{"a Close that is too long, and is cut inside a character to look at it", Client, fromClient(0x88, "\x03\xe8"+strings.Repeat("é", 70)), []string{"close-too-long"}},
+		{"a Close that is too long, of no text", Client, fromClient(0x88, "\x03\xe8"+strings.Repeat("\xe9", 130)), []string{"close-too-long", "close-reason-utf8"}},
 		{"two bad messages one after the other", Client, joined(fromClient(0x81, "\xff\xff"), fromClient(0x81, "\xc0"), fromClient(0x81, "fine")), []string{"utf8-impossible-byte", "utf8-overlong"}},
 		{"a reserved opcode and then a good message", Client, joined(fromClient(0x8d, "x"), fromClient(0x81, "fine")), []string{"opcode-reserved-control"}},
 	} {

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -123,9 +124,16 @@ func RequestPath(line string) (string, bool) {
 	return string(r.Path), n > 0
 }
 
-// RequestSize is the size of the request at the front of b; 0 if there is none that is whole and well-formed.
+// RequestSize is the size of the request at the front of b, be it good or bad; 0 if there is none, or not its end.
 func RequestSize(b []byte) int {
-	var r handshake.Request
-	n, _ := handshake.ParseRequest(b, &limits, &r)
-	return n
+	if s := (side{dir: Client}); !s.looksLikeHead(b) {
+		return 0
+	}
+	n := 0
+	for line := range bytes.Lines(b) {
+		if n += len(line); len(bytes.TrimRight(line, "\r\n")) == 0 {
+			return n
+		}
+	}
+	return 0
 }

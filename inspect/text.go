@@ -282,7 +282,7 @@ func (f *Frame) LengthWhy() string {
 	case f.LengthBits == 16 && f.Length < 126:
 		return "the 7 bits say 126: the length is in the next 16 bits, though it would fit into the 7"
 	case f.LengthBits == 16:
-		return "the 7 bits say 126: the length is in the next 16 bits, since it does not fit into 7"
+		return "the 7 bits say 126: the length is in the next 16 bits, since the 7 say up to 125 themselves"
 	case f.LengthBits == 64 && f.Length < 1<<16:
 		return "the 7 bits say 127: the length is in the next 64 bits, though it would fit into fewer"
 	case f.LengthBits == 64:
@@ -294,7 +294,7 @@ func (f *Frame) LengthWhy() string {
 func opMeaning(op ws.OpCode) string {
 	switch op {
 	case ws.OpContinuation:
-		return "continuation: goes on with the message of the frame before (§5.4)"
+		return "continuation: goes on with the message that has begun (§5.4)"
 	case ws.OpText:
 		return "text: the message is UTF-8 (§5.6)"
 	case ws.OpBinary:

@@ -179,7 +179,7 @@ func TestEachFieldIsSaidInWords(t *testing.T) {
 	}{
 		{Client, fromServer(0x89, ""), []string{"MASK 0     no mask; a client must have one", "opcode 9   ping: the other answers", "FIN 1      a control frame is whole in itself"}},
 		{Server, fromClient(0x8a, "x"), []string{"MASK 1     the payload is masked; a server does not do that", "opcode a   pong"}},
-		{Server, fromServer(0x02, strings.Repeat("x", 300)), []string{"FIN 0      more frames of the message follow", "length 300 the 7 bits say 126: the length is in the next 16 bits, since it does not fit into 7", "... 300 bytes in all", "binary, in frame 0, 300 bytes; it did not end"}},
+		{Server, fromServer(0x02, strings.Repeat("x", 300)), []string{"FIN 0      more frames of the message follow", "length 300 the 7 bits say 126: the length is in the next 16 bits, since the 7 say up to 125 themselves", "... 300 bytes in all", "binary, in frame 0, 300 bytes; it did not end"}},
 		{Server, fromServer(0x82, strings.Repeat("x", 65536)), []string{"the 7 bits say 127: the length is in the next 64 bits, since it does not fit into 16"}},
 		{Server, wire("81 7e 0001 41"), []string{"the 7 bits say 126: the length is in the next 16 bits, though it would fit into the 7"}},
 		{Server, wire("81 7f 0000000000000001 41"), []string{"the 7 bits say 127: the length is in the next 64 bits, though it would fit into fewer"}},
@@ -188,6 +188,7 @@ func TestEachFieldIsSaidInWords(t *testing.T) {
 		{Server, fromServer(0x88, ""), []string{"code       none was sent (§7.1.5)"}},
 		{Server, wire("c1 07 f2 48 cd c9 c9 07 00"), []string{"RSV 100    RSV1: the message is compressed", "inflates   7 bytes to 5", "text, compressed, in frame 0, 7 bytes, inflated 5 (compressed to 140 %)"}},
 		{Server, fromServer(0x81, strings.Repeat("long ", 80)), []string{`text       "long long`, ` long l" ...`}},
+		{Server, wire("80 01 61"), []string{"FIN 1      the last frame of its message", "continuation: goes on with the message that has begun"}},
 		{Client, wire("81"), []string{"the stream ends here, in the middle of the header"}},
 		{Client, wire("81 85 37fa213d 7f"), []string{"the stream ends inside this frame"}},
 		{Client, []byte("\x16\x03\x01rest"), []string{"client bytes: bytes 0 to 6", "TLS: all that follows is encrypted"}},

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"wspoll/handshake"
 	"wspoll/inspect"
 
 	"github.com/gobwas/ws"
@@ -160,7 +162,7 @@ func (l *lab) isOwn(addr string) bool {
 
 // experiment is what a visitor sends.
 type experiment struct {
-	Head   string `json:"head"`   // the request, in lines; empty: a good one. Not used for frames alone.
+	Head   string `json:"head"`   // the request, in lines; empty: a good one
 	Frames string `json:"frames"` // hexadecimal digits
 	Chop   bool   `json:"chop"`   // one byte at a time
 }
@@ -179,6 +181,7 @@ func (x *experiment) bytes() ([]byte, error) {
 // explained is what the bytes of frames mean, without sending them.
 type explained struct {
 	Bytes   int            `json:"bytes"`
+	Digits  string         `json:"digits,omitempty"` // the bytes, however they were written
 	Records []inspect.View `json:"records"`
 	Omitted int            `json:"omitted,omitempty"` // at least so many records more; labRecords are shown
 }
@@ -193,8 +196,12 @@ func (l *lab) explain(_ *http.Request, x *experiment) (any, error) {
 		return nil, err
 	}
 	defer done()
-	e := inspect.New(inspect.Options{Frames: true, MaxMessage: l.page.maxMessage})
-	out := explained{Bytes: len(b)}
+	o := inspect.Options{Frames: true, MaxMessage: l.page.maxMessage}
+	if !strings.Contains(strings.ToLower(x.Head), "permessage-deflate") {
+		o.Deflate = &handshake.Deflate{} // what is not offered is not agreed on (RFC 6455 §9.1)
+	}
+	e := inspect.New(o)
+	out := explained{Bytes: len(b), Digits: hex.EncodeToString(b)}
 	for part := range slices.Chunk(b, labPart) {
 		if out.Omitted == 0 {
 			out.add(e.Feed(inspect.Client, time.Time{}, part))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -79,6 +80,7 @@ type result struct {
 	Demand   string
 	Agrees   bool
 	Omitted  int
+	Digits   string
 	Records  []struct {
 		Dir, Kind, Brief string
 		Start, End       int64
@@ -227,8 +229,37 @@ func TestTheLabAnswersTheSameWhenEveryByteComesAlone(t *testing.T) {
 	}
 }
 
+func TestTheEditorSaysOfAnExperimentWhatTheServerDoes(t *testing.T) {
+	s := start(t)
+	for i := range presets {
+		p := &presets[i]
+		if p.Frames == "" {
+			continue
+		}
+		s.page.lab.refill()
+		_, got := s.post(t, "/lab/explain", experiment{Head: requestHead("h"), Frames: p.Frames})
+		kind, demand := "", ""
+		for _, r := range got.Records {
+			if len(r.Violations) > 0 && kind == "" {
+				kind, demand = r.Violations[0].Kind, r.Demands[0]
+			}
+		}
+		if want := fmt.Sprintf("close %d", p.Code); kind != p.Kind || kind != "" && kind != "data-after-close" && demand != want {
+			t.Errorf("%s: %q, %q, want %q, %q", p.ID, kind, demand, p.Kind, want)
+		}
+	}
+	// What RSV1 means is not known where compression was offered.
+	offer := strings.Replace(requestHead("h"), "Upgrade:", "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade:", 1)
+	if _, got := s.post(t, "/lab/explain", experiment{Head: offer, Frames: masked(0xc1, "\xf2\x48\xcd\xc9\xc9\x07\x00")}); len(got.Records) != 3 || len(got.Records[1].Violations) > 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestTheLabExplainsWithoutSending(t *testing.T) {
 	s := start(t)
+	if _, got := s.post(t, "/lab/explain", experiment{Frames: "0x81, 0x5, \\x48\n00000003: 656c 6c6f  Hello"}); got.Digits != "810548656c6c6f" {
+		t.Errorf("%q, %s", got.Digits, got.Error)
+	}
 	status, got := s.post(t, "/lab/explain", experiment{Frames: "8185 37fa213d 7f9f4d5158 # Hello"})
 	if status != 200 || len(got.Records) != 3 || got.Records[1].Brief != `-> text FIN 5 B "Hello"` || len(got.Records[1].Fields) != 9 {
 		t.Errorf("%d %+v", status, got)

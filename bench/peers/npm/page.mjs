@@ -203,12 +203,36 @@ try {
   }
   want(kinds.size >= 30, true, `${kinds.size} kinds of violations`);
 
+  // Clicks that come too fast leave no connection behind that nobody closes: at most four are mirrored.
+  await page.click("#tab-talk");
+  await page.click("#connect");
+  await page.waitForFunction(() => document.querySelector(".status").dataset.state === "open");
+  await page.evaluate(() => { for (let i = 0; i < 6; i++) document.getElementById("connect").click(); });
+  await page.click("#clear");
+  await page.fill("#text", "after many clicks");
+  await page.click("#say button");
+  await page.waitForFunction(() => document.getElementById("events").textContent.includes("after many clicks"));
+  want(await page.textContent("#trouble"), "", "double clicks open connections one after the other");
+  await page.click("#tab-lab");
+
   // Bits turned over by hand: the mask of a good frame.
   await page.selectOption("#preset", { label: "a text, masked" });
   await page.waitForFunction(() => document.getElementById("said").textContent.includes("legal"));
   await page.click('[data-bit="8"]');
   await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
   want(await page.inputValue("#hex"), "81 05 37 fa 21 3d 7f 9f 4d 51 58", "a bit turned over");
+  await page.fill("#hex", "0x81, 0x85, 0x37FA213D\n00000006: 7f9f 4d51 58  ..MQX");
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("legal"));
+  await page.click('[data-bit="8"]');
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
+  want(await page.inputValue("#hex"), "81 05 37 fa 21 3d 7f 9f 4d 51 58", "and in digits that are written in another way");
+  await page.selectOption("#preset", { label: "RSV1, and no compression was agreed on" });
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("close with 1002"));
+  console.log("ok    RSV1 without an offer is no compression");
+  await page.selectOption("#preset", { label: "a text, masked" });
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("legal"));
+  await page.click('[data-bit="8"]');
+  await page.waitForFunction(() => document.getElementById("said").textContent.includes("not masked"));
   await page.check("#chop");
   await page.click("#run");
   await page.waitForFunction(() => document.querySelector("#result .verdict")?.dataset.code === "1002");

@@ -320,6 +320,7 @@ let token = "";
 let mirrored = null; // a promise of the token
 let socket = null; // the connection to look at
 let number = 0;
+let opening = null; // a promise, while one is being opened
 let beating = false;
 let lastTotals = { client: 0, server: 0 };
 
@@ -350,7 +351,7 @@ function openMirror() {
     s.onclose = (e) => {
       mirrored = null;
       token = "";
-      reject(new Error("no mirror"));
+      reject(new Error(e.reason || "the server does not answer"));
       if (socket) socket.close();
       state("the mirror was lost" + (e.reason ? ": " + e.reason : ""), "lost");
     };
@@ -413,15 +414,22 @@ $("jump").addEventListener("click", () => {
   cards[cards.length - 1]?.querySelector("summary").focus({ preventScroll: true });
 });
 
-// open opens a new connection to look at, and closes the one before.
-async function open(compress) {
+// open opens a new connection to look at, and closes the one before. Two clicks open one after the other: else the first
+// would be closed by nobody.
+function open(compress) {
+  const mine = (opening ?? Promise.resolve()).then(() => openOne(compress)).finally(() => { if (opening === mine) opening = null; });
+  opening = mine;
+  return mine;
+}
+
+async function openOne(compress) {
   $("trouble").textContent = "";
   state("opening", "opening");
   let t;
   try {
     t = await openMirror();
-  } catch {
-    state("the server does not answer", "lost");
+  } catch (e) {
+    state(e.message, "lost");
     return;
   }
   if (socket) {
@@ -446,6 +454,7 @@ async function open(compress) {
 
 // ready opens a connection if there is none, and reports whether there is one.
 async function ready() {
+  if (opening) await opening;
   if (!socket || socket.readyState > WebSocket.OPEN) await open();
   else if (socket.readyState === WebSocket.CONNECTING) await new Promise((resolve) => { socket.addEventListener("open", resolve); socket.addEventListener("close", resolve); });
   return socket?.readyState === WebSocket.OPEN;
@@ -763,6 +772,7 @@ let presets = null;
 let goodHead = "";
 let asked = 0; // the newest request for an explanation
 let explainTimer = 0;
+let drawn = []; // the bytes that the bits are of, in digits
 
 async function lab(path, body) {
   const r = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -835,16 +845,19 @@ async function explain() {
   }
   let answer;
   try {
-    answer = await lab("lab/explain", { frames: hex });
+    answer = await lab("lab/explain", { head: $("head").value, frames: hex });
   } catch (e) {
     if (mine === asked) said(e.message, true);
     return;
   }
   if (mine !== asked) return;
+  drawn = hexBytes(answer.digits);
   const wire = (answer.records || []).filter((r) => r.kind === "frame" || r.kind === "bytes");
   drawBits(wire);
   const wrong = wire.flatMap((r) => (r.violations || []).map((v, i) => `${v.what} (${v.section}): the receiver has to ${demanded(r.demands[i])}.`));
-  said(wrong.length ? wrong[0] : wire.map((r) => r.brief.replace(/^-> /, "")).slice(0, 3).join(", then ") + ": legal.", wrong.length > 0);
+  const names = wire.map((r) => r.brief.replace(/^-> /, ""));
+  const more = names.length > 3 ? `, and ${count(names.length - 3)} more` : "";
+  said(wrong[0] ?? names.slice(0, 3).join(", then ") + more + (answer.omitted ? ": legal; what follows is not looked at." : ": legal."), wrong.length > 0);
 }
 
 // drawBits draws the first bytes as bits that can be turned over.
@@ -876,9 +889,9 @@ function drawBits(wire) {
   if (keep) box.querySelector(`[data-bit="${keep}"]`)?.focus();
 }
 
-// turn turns a bit over in the digits.
+// turn turns a bit over, and writes the digits anew: they may have been written in any way that the server reads.
 function turn(bit) {
-  const all = hexBytes($("hex").value.replace(/#.*$/gm, "").replace(/[^0-9a-fA-F]/g, ""));
+  const all = [...drawn];
   const i = bit >> 3;
   if (i >= all.length) return;
   all[i] = (parseInt(all[i], 16) ^ (128 >> (bit & 7))).toString(16).padStart(2, "0");
@@ -923,7 +936,7 @@ function showOutcome(o) {
 }
 
 $("preset").addEventListener("change", usePreset);
-$("hex").addEventListener("input", () => { clearTimeout(explainTimer); explainTimer = setTimeout(explain, 250); });
+for (const id of ["hex", "head"]) $(id).addEventListener("input", () => { clearTimeout(explainTimer); explainTimer = setTimeout(explain, 250); });
 onSubmit("experiment", async () => {
   const run = $("run");
   run.disabled = true;
