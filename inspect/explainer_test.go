@@ -326,7 +326,11 @@ func TestAnExplainerKeepsLittleOfALargeMessage(t *testing.T) {
 	feed := func() { e.Feed(Server, time.Time{}, chunk) }
 	feed()
 	// One record of the read and its Read; nothing that grows with the payload.
-	if n := testing.AllocsPerRun(100, feed); n > 2 {
+	n := testing.AllocsPerRun(100, feed)
+	for range 4 { // others of this process are counted too: what tests before this one have left to end by itself
+		n = min(n, testing.AllocsPerRun(100, feed))
+	}
+	if n > 2 {
 		t.Errorf("%v allocations for 64 KiB", n)
 	}
 	if s := &e.sides[Server]; len(s.frame.Wire) != 256 || len(s.message.content) != 256 || len(e.scratch) > 16<<10 {
