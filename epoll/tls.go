@@ -309,7 +309,14 @@ func (l *Loop) decrypt(c Slot, s *slot, t *TLS) {
 	if s.is(flagTapped) {
 		l.tapped(c, false, l.in[k:k+n])
 	}
-	if n > 0 {
+	switch {
+	case n == 0:
+	case s.is(flagPaused): // by Opened, before it was known that there is more
+		if !l.bufs.add(&l.extra(s).carry, l.in[k:k+n], nil) {
+			l.end(c, s, CauseBudget, none)
+			return
+		}
+	default:
 		if l.show(c, s, l.in[:k+n]); s.gen != gen {
 			return
 		}

@@ -334,8 +334,14 @@ func TestDialTLS(t *testing.T) {
 	}
 }
 
-// A connection may leave the loop with its TLS, and come back.
+// A connection may leave the loop with its TLS, and come back, even to be paused at once.
 func TestTLSDetachAndAdd(t *testing.T) {
+	for name, paused := range map[string]bool{"": false, "paused": true} {
+		t.Run(name, func(t *testing.T) { detachAndAdd(t, paused) })
+	}
+}
+
+func detachAndAdd(t *testing.T, paused bool) {
 	type gone struct {
 		fd    int
 		tls   *TLS
@@ -345,8 +351,14 @@ func TestTLSDetachAndAdd(t *testing.T) {
 	g, addr := serveTLS(t, Config{}, script{opened: func(l *Loop, c Slot, tag uint32) {
 		if tag == 1 {
 			l.Write(c, []byte("back"))
+			if paused {
+				l.Pause(c)
+			}
 		}
 	}, data: func(l *Loop, c Slot, in []byte) int {
+		if l.Held(c) {
+			t.Error("Data was called while paused")
+		}
 		if !bytes.HasPrefix(in, []byte("leave")) {
 			l.Write(c, in)
 			return len(in)
@@ -390,6 +402,14 @@ func TestTLSDetachAndAdd(t *testing.T) {
 		}
 	})
 	expect(t, c, "back")
+	if paused {
+		only(t, g, func(l *Loop, c Slot) {
+			if !l.Held(c) || string(l.bufs.bytes(l.carry(l.slots.At(c)))) == "" {
+				t.Error("what came before is not kept")
+			}
+			l.Resume(c)
+		})
+	}
 	expect(t, c, "irstsecond")
 	talk(t, c, "on the loop again")
 }
