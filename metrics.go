@@ -90,7 +90,7 @@ func (m *metrics) start(stdout io.Writer, srv *server.Server, px *proxy.Proxy) {
 		return
 	}
 	if srv != nil {
-		m.registry.MustRegister(&counts[server.Stats]{srv.Stats, serverSeries})
+		m.registry.MustRegister(&counts[server.Stats]{srv.Stats, serverSeries}, degraded(srv))
 	}
 	if px != nil {
 		m.registry.MustRegister(&counts[proxyStats]{func() proxyStats { return proxyStats{px.Stats(), px.Backends()} }, proxySeries})
@@ -200,6 +200,18 @@ var serverSeries = []series[server.Stats]{
 				emit(float64(now.Dropped[d]), word(d))
 			}
 		}),
+}
+
+// degraded tells of what /healthz tells in words.
+func degraded(srv *server.Server) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "wspoll_degraded", Help: "1 while /healthz says degraded, as when the link to NATS is down; else 0.",
+	}, func() float64 {
+		if srv.Degraded() != "" {
+			return 1
+		}
+		return 0
+	})
 }
 
 // proxyStats are what a scrape reads of a proxy.

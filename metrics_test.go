@@ -380,3 +380,35 @@ func TestMetricsHaveNothingThatLintFinds(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatHealthzSaysInWordsIsAGauge(t *testing.T) {
+	srv, err := server.New(server.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Shutdown(t.Context())
+	says := ""
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(degraded(srv))
+	value := func() float64 {
+		t.Helper()
+		all, err := registry.Gather()
+		if err != nil || len(all) != 1 || all[0].GetName() != "wspoll_degraded" {
+			t.Fatalf("%v, %v", all, err)
+		}
+		return all[0].GetMetric()[0].GetGauge().GetValue()
+	}
+	if v := value(); v != 0 {
+		t.Errorf("%v before there is anything to ask", v)
+	}
+	srv.Trouble(func() string { return says })
+	for _, says = range []string{"", "the link is down", ""} {
+		want := 0.0
+		if says != "" {
+			want = 1
+		}
+		if v := value(); v != want {
+			t.Errorf("%v when it says %q", v, says)
+		}
+	}
+}

@@ -471,6 +471,11 @@ func (c *Client) plain(s epoll.Slot, k *conn, in []byte) int {
 // same packet.
 func (c *Client) answer(s epoll.Slot, k *conn, in []byte) int {
 	n, err := handshake.ParseResponse(in, nil, &c.resp)
+	interim := 0 // bytes of answers that another follows (RFC 9110 §15.2)
+	for err == nil && n > 0 && c.resp.Status < 200 && c.resp.Status != 101 {
+		interim, in = interim+n, in[n:]
+		n, err = handshake.ParseResponse(in, nil, &c.resp)
+	}
 	if err == nil && n > 0 {
 		err = c.resp.Check(&c.hellos[k.target])
 	}
@@ -479,18 +484,18 @@ func (c *Client) answer(s epoll.Slot, k *conn, in []byte) int {
 	}
 	if err != nil {
 		c.broke(s, err)
-		return len(in)
+		return interim + len(in)
 	}
 	if n == 0 {
-		return 0
+		return interim
 	}
 	c.upgrade.Record(c.loop.Clock() - k.began)
 	id := c.loop.ID(s)
 	c.opened(s, k)
 	if c.loop.ID(s) != id || n == len(in) {
-		return n
+		return interim + n
 	}
-	return n + c.plain(s, k, in[n:])
+	return interim + n + c.plain(s, k, in[n:])
 }
 
 // broke ends a connection that did something wrong.

@@ -34,6 +34,21 @@ const (
 	inAll = inDepth1 | inDepth8 | inOpenLoop
 )
 
+// Interim answers are legal, and none: the upgrade takes until the 101.
+func TestAnswersBeforeThe101ArePassedOver(t *testing.T) {
+	const hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+	l := (&liar{greet: func(c *liarConn) bool {
+		for _, part := range []string{hints[:30], hints[30:], hints} { // cut, and with the 101 behind it
+			c.Write([]byte(part))
+		}
+		return c.upgrade()
+	}}).listen(t)
+	r := measured(t, Options{Scenario: "echo", Duration: patience, Messages: 6, Config: Config{Targets: targets(t, l.url), Connections: 3, SizeMin: 16, Limit: 6}})
+	if r.Opened != 3 || r.Messages != 6 || len(r.Errors) > 0 {
+		t.Errorf("%d opened, %d messages, %+v", r.Opened, r.Messages, r.Errors)
+	}
+}
+
 func TestEachLieOfAServerIsCaughtCountedAndNamed(t *testing.T) {
 	frameOf := func(h ws.Header, p []byte) []byte {
 		h.Length = int64(len(p))

@@ -26,6 +26,14 @@ func (s *Server) Endpoints() iter.Seq2[string, string] {
 // called before Start.
 func (s *Server) Trouble(f func() string) { s.trouble = f }
 
+// Degraded is what the function of Trouble says now; "" when nothing is wrong.
+func (s *Server) Degraded() string {
+	if s.trouble == nil {
+		return ""
+	}
+	return s.trouble()
+}
+
 // MountHealth puts /healthz on the server's Mux, which is for monitors.
 func (s *Server) MountHealth() {
 	s.http.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -35,11 +43,9 @@ func (s *Server) MountHealth() {
 			io.WriteString(w, "draining\n")
 			return
 		}
-		if s.trouble != nil {
-			if text := s.trouble(); text != "" {
-				io.WriteString(w, "degraded: "+text+"\n")
-				return
-			}
+		if text := s.Degraded(); text != "" {
+			io.WriteString(w, "degraded: "+text+"\n")
+			return
 		}
 		io.WriteString(w, "ok\n")
 	})
