@@ -222,11 +222,12 @@ func TestTLSHandshakeIsReadInBounds(t *testing.T) {
 	flood := []byte(strings.Repeat("\x16\x03\x01\x40\x00\x01\x00\xff\xff"+strings.Repeat("x", 1<<14-4), 64)) // a ClientHello of 64 KiB, and more
 	go c.Write(flood)
 	held := func() (n int, full bool) {
-		only(t, g, func(l *Loop, c Slot) {
-			h := l.tls[c].shake
-			h.mu.Lock()
-			n, full = len(l.tls[c].in), h.full
-			h.mu.Unlock()
+		g.Do(func(l *Loop) {
+			for _, h := range l.tls { // none before the connection was accepted
+				h.shake.mu.Lock()
+				n, full = len(h.in), h.shake.full
+				h.shake.mu.Unlock()
+			}
 		})
 		return n, full
 	}
