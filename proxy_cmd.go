@@ -283,20 +283,13 @@ func proxyRun(stdout, stderr io.Writer, o *proxyOptions) error {
 	if err != nil {
 		return failed(err)
 	}
-	var addrs, secure []net.Addr
-	for _, a := range o.listen {
-		addr, err := px.Listen(a)
-		if err != nil {
-			return failed(listenError("listen", a, err))
-		}
-		addrs = append(addrs, addr)
+	addrs, err := listenAll("listen", o.listen, px.Listen)
+	if err != nil {
+		return failed(err)
 	}
-	for _, a := range o.tls.listen {
-		addr, err := px.ListenTLS(a)
-		if err != nil {
-			return failed(listenError("tls-listen", a, err))
-		}
-		secure = append(secure, addr)
+	secure, err := listenAll("tls-listen", o.tls.listen, px.ListenTLS)
+	if err != nil {
+		return failed(err)
 	}
 	metrics, err := o.metrics.open(log)
 	if err != nil {

@@ -311,21 +311,13 @@ func serve(stdout, stderr io.Writer, o *serveOptions) error {
 	if err != nil {
 		return failed(err)
 	}
-	var addrs []net.Addr
-	for _, a := range o.listen {
-		addr, err := srv.Listen(a)
-		if err != nil {
-			return failed(listenError("listen", a, err))
-		}
-		addrs = append(addrs, addr)
+	addrs, err := listenAll("listen", o.listen, srv.Listen)
+	if err != nil {
+		return failed(err)
 	}
-	var secure []net.Addr
-	for _, a := range o.tls.listen {
-		addr, err := srv.ListenTLS(a)
-		if err != nil {
-			return failed(listenError("tls-listen", a, err))
-		}
-		secure = append(secure, addr)
+	secure, err := listenAll("tls-listen", o.tls.listen, srv.ListenTLS)
+	if err != nil {
+		return failed(err)
 	}
 	metrics, err := o.metrics.open(log)
 	if err != nil {
@@ -443,6 +435,18 @@ func urlHost(a net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
+// listenAll opens all addresses of a flag, and returns them with their real ports.
+func listenAll(flag string, addrs []string, listen func(addr string) (net.Addr, error)) (all []net.Addr, err error) {
+	for _, a := range addrs {
+		addr, err := listen(a)
+		if err != nil {
+			return nil, listenError(flag, a, err)
+		}
+		all = append(all, addr)
+	}
+	return all, nil
+}
+
 // listenError says what to do about an address that cannot be listened on, which came from a flag.
 func listenError(flag, addr string, err error) error {
 	switch {
@@ -485,13 +489,9 @@ func serveBare(stdout io.Writer, log *slog.Logger, o *serveOptions, stop <-chan 
 	if err != nil {
 		return err
 	}
-	var addrs []net.Addr
-	for _, a := range o.listen {
-		addr, err := g.Listen(a, 0)
-		if err != nil {
-			return listenError("listen", a, err)
-		}
-		addrs = append(addrs, addr)
+	addrs, err := listenAll("listen", o.listen, func(a string) (net.Addr, error) { return g.Listen(a, 0) })
+	if err != nil {
+		return err
 	}
 	if err := o.writePidfile(); err != nil {
 		return err

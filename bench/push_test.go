@@ -247,15 +247,7 @@ func TestAMessageThatDoesNotEndTakesNoMemory(t *testing.T) {
 		k.drain()
 		return false
 	}}).listen(t)
-	target, err := ParseTarget(l.url, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Stop()
+	c := l.subscriber(t)
 	made <- c
 	c.Open(nil)
 	if n := <-held; n <= 0 || n > 128 {
@@ -266,6 +258,21 @@ func TestAMessageThatDoesNotEndTakesNoMemory(t *testing.T) {
 	if n := c.Counts(); n.Messages != 1 || n.BytesBack != size*fragments || late.Count() != 1 || n.Failures != 0 {
 		t.Errorf("%+v, %d with a stamp", n, late.Count())
 	}
+}
+
+// subscriber is a client with one connection to l, which has yet to be opened.
+func (l *liar) subscriber(t *testing.T) *Client {
+	t.Helper()
+	target, err := ParseTarget(l.url, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	return c
 }
 
 func TestPingsWhoseAnswersAreNotReadTakeNoMemory(t *testing.T) {
@@ -281,15 +288,7 @@ func TestPingsWhoseAnswersAreNotReadTakeNoMemory(t *testing.T) {
 		<-t.Context().Done()
 		return false
 	}}).listen(t)
-	target, err := ParseTarget(l.url, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := New(Config{Targets: []Target{target}, Connections: 1, Subscribe: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Stop()
+	c := l.subscriber(t)
 	c.Open(nil)
 	c.Arrive(1, patience)
 	if n := c.Counts(); n.Messages != 1 {
