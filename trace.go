@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/signal"
 	"path"
 	"slices"
@@ -86,7 +85,7 @@ func (o *traceOptions) start(stdout io.Writer, log *slog.Logger) *trace {
 	t := &trace{o: o, flush: w, log: log}
 	t.out = &inspectOutput{o: &inspectOptions{json: o.format == "json", brief: o.format == "brief"}, w: w, text: inspect.Text{
 		W: w, Brief: o.format == "brief",
-		Color: isTerminal(stdout) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		Color: wantsColor(stdout),
 	}}
 	t.live = inspect.NewLive(inspect.LiveOptions{Room: 4 << 20, Records: t.records, Lost: t.lost, End: t.end, Behind: t.behind})
 	return t
