@@ -2,7 +2,7 @@ package epoll
 
 // Tap sees the bytes of one connection as they are on the wire: what each read
 // took from the socket and what each write gave to it, in the order of these
-// calls. What waits in a buffer has not been written and is not seen yet. Its
+// calls; of a connection with TLS, what is inside of it. What waits in a buffer has not been written and is not seen yet. Its
 // methods are called on the loop's goroutine and must not block, keep b, change
 // it, or use the Loop.
 type Tap interface {

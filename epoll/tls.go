@@ -69,10 +69,10 @@ func PrepareTLS(c *tls.Config, protocols ...string) (*tls.Config, error) {
 }
 
 // StartTLS makes the peer of c, which has not been told anything, do a TLS
-// handshake first. Within Opened. Data is called when the handshake is done and bytes have come;
-// what is written to c before is dropped, and Finish ends it at once. A handshake that fails
-// ends c with CauseTLS. No deadline is set: the one for what shall come inside of TLS may
-// be for both.
+// handshake first. To be called within Opened. Data is called when the handshake
+// is done and bytes have come; what is written to c before is dropped, and Finish
+// ends it at once. A handshake that fails ends c with CauseTLS. No deadline is set:
+// that of what shall come inside of TLS may be for both.
 func (l *Loop) StartTLS(c Slot, config *tls.Config) {
 	s := l.slots.At(c)
 	if s.fd < 0 || s.is(flagEnding) {
